@@ -1,7 +1,9 @@
-//! Measures whether retention keeps pace with intake: jobs accepted per second through the group writer, and jobs deleted per
-//! second by the retention, in one run on the same server. Quote the ratio; the absolute figures depend on the machine.
+//! Measures whether retention keeps pace with intake: jobs accepted per second through the group
+//! writer, and jobs deleted per second by the retention, in one run on the same server. Quote the
+//! ratio; the absolute figures depend on the machine.
 //!
-//! `cargo bench --bench retention`, with `-- JOBS` for a number other than 50,000. It starts servers of its own.
+//! `cargo bench --bench retention`, with `-- JOBS` for a number other than 50,000. It starts
+//! servers of its own.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,8 +44,9 @@ const KEEP: Keep = Keep {
     replicas: Duration::from_hours(30 * DAY),
 };
 
-/// Inserts jobs that ended 120 to 60 days ago, each with its key, three checkpoints and a seen event. Of the younger half, one in
-/// fifty is parked and stays, and so does the partition of its month.
+/// Inserts jobs that ended 120 to 60 days ago, each with its key, three checkpoints and a seen
+/// event. Of the younger half, one in fifty is parked and stays, and so does the partition of its
+/// month.
 const OLD: &str = "
     SELECT make_partition(parent, now() - make_interval(months => n))
         FROM generate_series(1, 5) n, unnest(ARRAY['checkpoints', 'attempts', 'effects']) parent;
@@ -192,7 +195,8 @@ fn message(n: u32) -> NewJob {
     }
 }
 
-/// Returns how long it takes to delete the old rows and to drop the partitions of the months that are empty then.
+/// Returns how long it takes to delete the old rows and to drop the partitions of the months that
+/// are empty then.
 async fn delete(store: &Store, tracker: &Tracker) -> Duration {
     let (retention, now, began) = (
         Retention::new(KEEP),

@@ -1,4 +1,5 @@
-//! Points at which a test can abort the process as `kill -9` would: no destructor runs, no answer is sent.
+//! Points at which a test can abort the process as `kill -9` would: no destructor runs, no answer
+//! is sent.
 
 #[cfg(feature = "devkit")]
 mod armed {
@@ -14,8 +15,8 @@ mod armed {
 
     static ARMED: OnceLock<CrashPoint> = OnceLock::new();
 
-    /// Arms `stage:point[:n]`: the process aborts the n-th time the point is reached. Returns `false` if the setting cannot be
-    /// parsed.
+    /// Arms `stage:point[:n]`: the process aborts the n-th time the point is reached. Returns
+    /// `false` if the setting cannot be parsed.
     pub fn arm(setting: &str) -> bool {
         let mut parts = setting.split(':');
         let (Some(stage), Some(point)) = (parts.next(), parts.next()) else {
@@ -51,9 +52,9 @@ mod armed {
 #[cfg(feature = "devkit")]
 pub use armed::arm;
 
-/// Records that `stage` has reached `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`;
-/// if it refreshes tokens, also `after_refresh_answer` and `after_refresh_saved`. Aborts the process if that crash point is
-/// armed.
+/// Records that `stage` has reached `point`: `after_claim`, `after_intent`, `after_call`,
+/// `after_commit` or `after_publish`; if it refreshes tokens, also `after_refresh_answer` and
+/// `after_refresh_saved`. Aborts the process if that crash point is armed.
 pub(crate) fn reach(stage: &str, point: &str) {
     #[cfg(feature = "devkit")]
     armed::reach(stage, point);

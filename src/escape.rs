@@ -1,18 +1,19 @@
-//! Escapes untrusted text for logs and terminals: characters that could begin a line, move a cursor or change the direction of
-//! text are shown, not executed.
+//! Escapes untrusted text for logs and terminals: characters that could begin a line, move a
+//! cursor or change the direction of text are shown, not executed.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-/// Returns whether a character acts where it is shown: control characters (C0 with CR, LF and ESC; DEL; C1), the line and
-/// paragraph separators U+2028 and U+2029, and the characters that embed, override or isolate a direction (Unicode Standard
-/// Annex 9).
+/// Returns whether a character acts where it is shown: control characters (C0 with CR, LF and ESC;
+/// DEL; C1), the line and paragraph separators U+2028 and U+2029, and the characters that embed,
+/// override or isolate a direction (Unicode Standard Annex 9).
 #[must_use]
 pub fn acts(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Displays a text as one harmless line: each character that [`acts`] is written as in a Rust literal (`\n`, `\u{1b}`).
+/// Displays a text as one harmless line: each character that [`acts`] is written as in a Rust
+/// literal (`\n`, `\u{1b}`).
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -32,8 +33,9 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Returns JSON text with the same meaning in which characters that [`acts`] holds for, but that JSON permits in a string, are
-/// written as `\uXXXX`. Below U+0020, JSON contains only white space between values.
+/// Returns JSON text with the same meaning in which characters that [`acts`] holds for, but that
+/// JSON permits in a string, are written as `\uXXXX`. Below U+0020, JSON contains only white space
+/// between values.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     let must_go = |character: char| character > '\u{1f}' && acts(character);

@@ -1,5 +1,5 @@
-//! Failures as data: the error enum of every boundary classifies its failures, so that one function ([`crate::engine::decide`])
-//! decides what becomes of the job.
+//! Failures as data: the error enum of every boundary classifies its failures, so that one
+//! function ([`crate::engine::decide`]) decides what becomes of the job.
 
 use std::error::Error;
 use std::time::Duration;
@@ -8,31 +8,37 @@ use sha2::{Digest, Sha256};
 
 use crate::job::WaitReason;
 
-/// The class of a failure. A status that a boundary does not know is [`Class::Permanent`], a word that it does not know
-/// [`Class::Unrecognized`].
+/// The class of a failure. A status that a boundary does not know is [`Class::Permanent`], a word
+/// that it does not know [`Class::Unrecognized`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// The failure may pass, so the stage is retried after a delay: timeouts, connection errors, 408, 425, 5xx.
+    /// The failure may pass, so the stage is retried after a delay: timeouts, connection errors,
+    /// 408, 425, 5xx.
     Transient {
         /// The provider's `Retry-After`, honoured to the second.
         retry_after: Option<Duration>,
     },
-    /// The provider limits the rate of calls (429): as [`Class::Transient`], and its destination is held.
+    /// The provider limits the rate of calls (429): as [`Class::Transient`], and its destination
+    /// is held.
     RateLimited {
-        /// The provider's `Retry-After`, honoured to the second; `None`: the governor chooses the length of the hold.
+        /// The provider's `Retry-After`, honoured to the second; `None`: the governor chooses the
+        /// length of the hold.
         retry_after: Option<Duration>,
     },
     /// A retry cannot help: the job is parked until a person looks.
     Permanent,
-    /// The provider answered with a word that is not known here: the stage is retried a few times, then the job is parked.
+    /// The provider answered with a word that is not known here: the stage is retried a few times,
+    /// then the job is parked.
     Unrecognized,
-    /// Postgres or RabbitMQ is unavailable: this is not a failure of the job, and no attempt is used.
+    /// Postgres or RabbitMQ is unavailable: this is not a failure of the job, and no attempt is
+    /// used.
     Infrastructure,
     /// A compare-and-set was lost: the stage reads and decides again at once.
     Conflict,
     /// A named cause must go away first: the job waits, and no attempt is used.
     Wait(WaitOn),
-    /// The stage ended early with partial results: a later run continues it, and no attempt is used.
+    /// The stage ended early with partial results: a later run continues it, and no attempt is
+    /// used.
     Unfinished,
 }
 
@@ -41,9 +47,11 @@ pub enum Class {
 pub struct WaitOn {
     /// The reason, as people read it.
     pub reason: WaitReason,
-    /// The name of the cause (`identity:7`, `integration:3`, `schema:2`), shared by all jobs that wait for it.
+    /// The name of the cause (`identity:7`, `integration:3`, `schema:2`), shared by all jobs that
+    /// wait for it.
     pub key: String,
-    /// The version of the cause that was read (of a row); the commit tests the cause again against it.
+    /// The version of the cause that was read (of a row); the commit tests the cause again against
+    /// it.
     pub observed: i64,
 }
 
@@ -52,13 +60,15 @@ pub struct WaitOn {
 pub enum Certainty {
     /// The call was refused or never sent: it had no effect.
     NotDone,
-    /// The call may have had its effect: the answer was lost, or it was an error that proves nothing.
+    /// The call may have had its effect: the answer was lost, or it was an error that proves
+    /// nothing.
     Unknown,
 }
 
 /// An error at a boundary.
 pub trait Fault: Error + Send + Sync + 'static {
-    /// Returns the stable code, lowercase and dotted: `azure_devops.rate_limited`. It is stored, counted, and never renamed.
+    /// Returns the stable code, lowercase and dotted: `azure_devops.rate_limited`. It is stored,
+    /// counted, and never renamed.
     fn code(&self) -> &'static str;
     /// Returns the class of the failure.
     fn class(&self) -> Class;
@@ -68,8 +78,8 @@ pub trait Fault: Error + Send + Sync + 'static {
     fn certainty(&self) -> Certainty {
         Certainty::NotDone
     }
-    /// Returns whether the provider's rate limit applies to everything that is sent the same way (with the same credential, from
-    /// the same address), and not to this destination alone.
+    /// Returns whether the provider's rate limit applies to everything that is sent the same way
+    /// (with the same credential, from the same address), and not to this destination alone.
     fn limits_all(&self) -> bool {
         false
     }
@@ -120,8 +130,9 @@ impl StageFault {
 /// The longest stored error message, in bytes.
 pub const MESSAGE_BYTES: usize = 2048;
 
-/// Returns an error and its causes on one line, `outer: inner`, truncated to [`MESSAGE_BYTES`]. A cause that the error before it
-/// already quotes is omitted. NUL, which Postgres' `text` cannot hold, becomes U+FFFD.
+/// Returns an error and its causes on one line, `outer: inner`, truncated to [`MESSAGE_BYTES`]. A
+/// cause that the error before it already quotes is omitted. NUL, which Postgres' `text` cannot
+/// hold, becomes U+FFFD.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
@@ -149,8 +160,8 @@ pub fn storable(text: &str, limit: usize) -> String {
     text
 }
 
-/// Returns the fingerprint that groups similar failures: SHA-256 (16 hex digits) over pipeline, stage, code and the message, with
-/// words that contain digits replaced by `#`.
+/// Returns the fingerprint that groups similar failures: SHA-256 (16 hex digits) over pipeline,
+/// stage, code and the message, with words that contain digits replaced by `#`.
 #[must_use]
 pub fn fingerprint(pipeline: &str, stage: &str, code: &str, message: &str) -> String {
     let mut hash = Sha256::new();

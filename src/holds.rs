@@ -1,4 +1,5 @@
-//! The governor's holds, kept in the store. Only this module depends on both, so that neither depends on the other.
+//! The governor's holds, kept in the store. Only this module depends on both, so that neither
+//! depends on the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The id of a job: a UUID version 7 (RFC 9562), so ids sort by creation time and a partition boundary is a date.
+/// The id of a job: a UUID version 7 (RFC 9562), so ids sort by creation time and a partition
+/// boundary is a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
@@ -20,17 +21,17 @@ impl JobId {
         Self(Uuid::now_v7())
     }
 
-    /// Returns when the job was accepted, to the millisecond, by the clock of the worker that accepted it. For a follow-up,
-    /// returns when its parent was accepted.
+    /// Returns when the job was accepted, to the millisecond, by the clock of the worker that
+    /// accepted it. For a follow-up, returns when its parent was accepted.
     #[must_use]
     pub fn accepted_at(self) -> OffsetDateTime {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
         OffsetDateTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos)
     }
 
-    /// Returns the id of the follow-up that `parent`, in `generation`, makes for `target`. The id is always the same, so a
-    /// repeated commit makes the follow-up once. It keeps the parent's timestamp, so the follow-up is in the parent's
-    /// partition.
+    /// Returns the id of the follow-up that `parent`, in `generation`, makes for `target`. The id
+    /// is always the same, so a repeated commit makes the follow-up once. It keeps the parent's
+    /// timestamp, so the follow-up is in the parent's partition.
     #[must_use]
     pub fn of_child(parent: Self, generation: Generation, target: &str) -> Self {
         let mut hash = Sha256::new();
@@ -60,8 +61,8 @@ impl FromStr for JobId {
     }
 }
 
-/// The fencing token of a job: raised by every claim, every action on the job and every takeover. A write with an older epoch is
-/// refused.
+/// The fencing token of a job: raised by every claim, every action on the job and every takeover.
+/// A write with an older epoch is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub i64);
@@ -221,7 +222,8 @@ pub struct Job {
     pub account: Option<String>,
     /// The producer, or the pipeline of the parent.
     pub source: String,
-    /// The payload as stored: the intake request, or the payload that the parent's last stage wrote for this follow-up.
+    /// The payload as stored: the intake request, or the payload that the parent's last stage
+    /// wrote for this follow-up.
     pub payload: Box<serde_json::value::RawValue>,
     /// The job that made this follow-up.
     pub parent: Option<JobId>,

@@ -1,5 +1,6 @@
-//! A queue-driven worker: jobs pass through small stages that are safe to repeat, with checkpoints in Postgres, and resume after
-//! any crash. README.md describes what it does, ARCHITECTURE.md how; this is the map of the modules, in reading order.
+//! A queue-driven worker: jobs pass through small stages that are safe to repeat, with checkpoints
+//! in Postgres, and resume after any crash. README.md describes what it does, ARCHITECTURE.md how;
+//! this is the map of the modules, in reading order.
 //!
 //! An engine, a product, its edges, and the path of a job:
 //!
@@ -15,20 +16,25 @@
 //! - [`quota`]: limits on what a producer or an organization may have in Postgres
 //! - [`escape`]: escaping of untrusted text in logs and on terminals
 //! - [`secrets`]: the keyring, and values sealed with it
-//! - [`tls_policy`]: connections to Postgres and RabbitMQ that are refused, and trusted authorities
+//! - [`tls_policy`]: connections to Postgres and RabbitMQ that are refused, and trusted
+//!   authorities
 //! - [`trace`]: the trace that a job belongs to
-//! - [`pg_error`], [`reconnect`], [`crash_point`]: errors that mean that Postgres is unavailable; delays between attempts to
-//!   connect; points where a test may abort the process
+//! - [`pg_error`], [`reconnect`], [`crash_point`]: errors that mean that Postgres is unavailable;
+//!   delays between attempts to connect; points where a test may abort the process
 //!
 //! *The engine*, which is independent of any particular stage:
-//! - [`engine`]: stage, pipeline, checkpoint, effect, retry, and every branch in the life of a job ([`engine::decide`])
+//! - [`engine`]: stage, pipeline, checkpoint, effect, retry, and every branch in the life of a job
+//!   ([`engine::decide`])
 //!
 //! *The product*:
-//! - [`pipelines`]: ★ the list of pipelines and their lanes; one file per stage, one list per pipeline
+//! - [`pipelines`]: ★ the list of pipelines and their lanes; one file per stage, one list per
+//!   pipeline
 //!
 //! *The edges*, each the only place that names its driver:
-//! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover, operators' actions
-//! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
+//! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover,
+//!   operators' actions
+//! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links,
+//!   destinations
 //! - [`erasure`]: Postgres, both sets of tables: erasing a person or an organization
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
 //! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels of messages
@@ -36,15 +42,16 @@
 //! *The path of a job*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, consumer liveness
 //! - [`maintenance`]: ★ the duties of a replica, which run beside that path, a file for each
-//! - [`app`]: assembles a worker process; the only module that spawns, besides the pool of `store`. With `holds`, which keeps
-//!   the governor's holds in the store
+//! - [`app`]: assembles a worker process; the only module that spawns, besides the pool of
+//!   `store`. With `holds`, which keeps the governor's holds in the store
 //!
 //! *What people use*:
 //! - [`cli`]: one file per command; the only module that prints
 //! - [`ops`], with the checks behind `/readyz` in `readiness`: health and metrics over HTTP
 //! - [`config`]: settings; the only module that reads the environment
 //! - [`telemetry`]: logs, and metrics by name
-//! - `devkit` (a feature, left out of images): private servers, the provider simulator with its witness log, the demo
+//! - `devkit` (a feature, left out of images): private servers, the provider simulator with its
+//!   witness log, the demo
 
 pub mod app;
 pub mod broker;

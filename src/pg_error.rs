@@ -2,8 +2,9 @@
 
 use tokio_postgres::Error;
 
-/// Prefixes of the driver's own errors for mistakes of this program: a statement that does not fit its tables, or a setting
-/// that cannot be parsed. The driver keeps its kinds of errors private, so their texts must do.
+/// Prefixes of the driver's own errors for mistakes of this program: a statement that does not fit
+/// its tables, or a setting that cannot be parsed. The driver keeps its kinds of errors private,
+/// so their texts must do.
 const OURS: [&str; 7] = [
     "error serializing parameter",
     "error deserializing column",
@@ -14,10 +15,11 @@ const OURS: [&str; 7] = [
     "query returned an unexpected number",
 ];
 
-/// Returns whether `error` is one of the server or the connection: class 08 (connection), 53 (resources), 57P (operator
-/// intervention), 58 (system error), 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not
-/// available), 57014 (the pool's own statement timeout), or no SQLSTATE at all (connection lost, no answer), unless the
-/// driver reports a mistake of this program. Codes: PostgreSQL documentation, appendix A.
+/// Returns whether `error` is one of the server or the connection: class 08 (connection), 53
+/// (resources), 57P (operator intervention), 58 (system error), 25006 (read-only), 40001
+/// (serialization), 40P01 (deadlock), 55P03 (lock not available), 57014 (the pool's own statement
+/// timeout), or no SQLSTATE at all (connection lost, no answer), unless the driver reports a
+/// mistake of this program. Codes: PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(
@@ -26,8 +28,8 @@ pub fn is_infrastructure(error: &Error) -> bool {
     )
 }
 
-/// Returns whether Postgres has refused a row, or another transaction was in the way: the whole transaction is rolled back,
-/// and Postgres is available.
+/// Returns whether Postgres has refused a row, or another transaction was in the way: the whole
+/// transaction is rolled back, and Postgres is available.
 #[must_use]
 pub fn is_rolled_back(error: &Error) -> bool {
     error

@@ -27,8 +27,8 @@ struct Incarnation {
     throttle: Arc<IntakeThrottle>,
 }
 
-/// The readiness of a worker: Postgres is writable, the schema new enough, the publisher connected and not blocked, the lease
-/// held; each lane receives, no drain has begun, and no duty is late.
+/// The readiness of a worker: Postgres is writable, the schema new enough, the publisher connected
+/// and not blocked, the lease held; each lane receives, no drain has begun, and no duty is late.
 pub(crate) struct WorkerReadiness {
     store: Store,
     publisher: Publisher,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 
-/// Delays that grow from 50 ms to 2 s with jitter and never end: a connection is opened again however long its server was
-/// unavailable.
+/// Delays that grow from 50 ms to 2 s with jitter and never end: a connection is opened again
+/// however long its server was unavailable.
 pub struct Reconnect(ExponentialBackoff);
 
 impl Default for Reconnect {

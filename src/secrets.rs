@@ -1,7 +1,9 @@
-//! Seals secrets at rest with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) and the keys of a keyring.
+//! Seals secrets at rest with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) and the keys of a
+//! keyring.
 //!
-//! The format is `v1.<key id>.<nonce>.<ciphertext>`, the last two in unpadded base64url. The additional data names table, column,
-//! row and key id, so a ciphertext that is moved to another row does not open.
+//! The format is `v1.<key id>.<nonce>.<ciphertext>`, the last two in unpadded base64url. The
+//! additional data names table, column, row and key id, so a ciphertext that is moved to another
+//! row does not open.
 
 use std::fmt;
 
@@ -22,7 +24,8 @@ pub struct Place<'a> {
     pub row: &'a str,
 }
 
-/// A column of sealed values, for code that visits all of them. Each is listed in the `SEALED` of its table's module.
+/// A column of sealed values, for code that visits all of them. Each is listed in the `SEALED` of
+/// its table's module.
 #[derive(Debug, Clone, Copy)]
 pub struct SealedColumn {
     /// The table, whose rows have the key `id`.
@@ -31,7 +34,8 @@ pub struct SealedColumn {
     pub column: &'static str,
     /// The type of `id`.
     pub id: RowId,
-    /// The position of the value if it is part of a JSON column; otherwise the column is the value.
+    /// The position of the value if it is part of a JSON column; otherwise the column is the
+    /// value.
     pub within: Option<Within>,
 }
 
@@ -91,8 +95,9 @@ impl fmt::Debug for Keyring {
 /// The key of docker-compose.yml, which is public.
 const PUBLISHED: &[u8; 32] = b"development-only-key-32-bytes!!!";
 
-/// Returns whether the first key of a keyring setting, which seals, is the one of docker-compose.yml, whatever its id. After
-/// another key it only opens the values it has sealed, until `dispatch keys rotate` is done.
+/// Returns whether the first key of a keyring setting, which seals, is the one of
+/// docker-compose.yml, whatever its id. After another key it only opens the values it has sealed,
+/// until `dispatch keys rotate` is done.
 #[must_use]
 pub fn seals_with_published_key(setting: &SecretString) -> bool {
     let first = setting
@@ -177,7 +182,8 @@ impl Keyring {
         self.0.iter().any(|(id, _)| id == key)
     }
 
-    /// Returns a hash of a text under the first key. Without the key, the text cannot be guessed from the hash.
+    /// Returns a hash of a text under the first key. Without the key, the text cannot be guessed
+    /// from the hash.
     ///
     /// # Panics
     /// Never: a parsed keyring has at least one key, and sealing in memory cannot fail.

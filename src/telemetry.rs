@@ -1,7 +1,7 @@
 //! Logs to stderr and metrics for Prometheus: the names of metrics, and the formats of logs.
 //!
-//! **Invariant:** an event is one line of the log, whatever its fields contain: the text format escapes every field,
-//! the JSON format every line.
+//! **Invariant:** an event is one line of the log, whatever its fields contain: the text format
+//! escapes every field, the JSON format every line.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -18,11 +18,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{LogFormat, LogSettings, no_color};
 use crate::escape::{self, Escaped};
 
-/// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or free text.
+/// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or
+/// free text.
 pub mod names {
-    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: durations of stage runs, without their commits.
+    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: durations of stage runs, without
+    /// their commits.
     pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
-    /// Counter, `pipeline`, `state`: claims that ended with a commit, by the state of the job after it.
+    /// Counter, `pipeline`, `state`: claims that ended with a commit, by the state of the job
+    /// after it.
     pub const JOBS: &str = "dispatch_jobs_total";
     /// Counter, `pipeline`, `stage`, `outcome`: attempts that did not succeed.
     pub const ATTEMPTS: &str = "dispatch_attempts_total";
@@ -42,38 +45,44 @@ pub mod names {
     pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
     /// Counter, `code`: messages that became dead letters.
     pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
-    /// Counter, `what` (`event`, `reply`), `why` (`refused`, `unconfirmed`, `returned`, `too_old`): outcome events and replies
-    /// dropped.
+    /// Counter, `what` (`event`, `reply`), `why` (`refused`, `unconfirmed`, `returned`,
+    /// `too_old`): outcome events and replies dropped.
     pub const DROPPED: &str = "dispatch_events_dropped_total";
     /// Counter: effects with an unknown outcome.
     pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
     /// Counter, `lane`: messages received.
     pub const DELIVERIES: &str = "dispatch_deliveries_total";
-    /// Histogram in rows: sizes of group commits, each one transaction of claims and plain commits.
+    /// Histogram in rows: sizes of group commits, each one transaction of claims and plain
+    /// commits.
     pub const GROUP_ROWS: &str = "dispatch_group_rows";
     /// Counter, `code`: calls that failed because Postgres or RabbitMQ was unavailable.
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
-    /// Gauge: 1 while intake is paused, because too many jobs wait or too many dead letters are open.
+    /// Gauge: 1 while intake is paused, because too many jobs wait or too many dead letters are
+    /// open.
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
-    /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES` no further ones are read.
+    /// Gauge in bytes: memory charged to messages that are not rows yet. At
+    /// `DISPATCH_INTAKE_BYTES` no further ones are read.
     pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
-    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`, `organization`): messages, or
-    /// bodies of dead letters, that a quota had no room for.
+    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`,
+    /// `organization`): messages, or bodies of dead letters, that a quota had no room for.
     pub const QUOTA_REFUSALS: &str = "dispatch_quota_refusals_total";
-    /// Gauge, `kind`, `by`: usage of the fullest quota that this process has used lately; 1 is full.
+    /// Gauge, `kind`, `by`: usage of the fullest quota that this process has used lately; 1 is
+    /// full.
     pub const QUOTA_FULLEST: &str = "dispatch_quota_fullest";
-    /// Histogram in seconds, `duty`, `outcome`: durations of a duty's runs: `done`; `more` if the time limit ended the run first;
-    /// `failed`; `cut` if a round did not return in time.
+    /// Histogram in seconds, `duty`, `outcome`: durations of a duty's runs: `done`; `more` if the
+    /// time limit ended the run first; `failed`; `cut` if a round did not return in time.
     pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
     /// Gauge, `duty`: 1 while the duty is late.
     pub const DUTY_LATE: &str = "dispatch_duty_late";
-    /// Gauge, `provider`: destinations whose circuit breaker is open or lets one probe through, in this process.
+    /// Gauge, `provider`: destinations whose circuit breaker is open or lets one probe through, in
+    /// this process.
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
     /// Counter, `provider`: holds placed.
     pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
 }
 
-/// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a stage may take.
+/// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a
+/// stage may take.
 const STAGE_BUCKETS: [f64; 14] = [
     0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0,
 ];
@@ -84,8 +93,9 @@ const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
 /// The buckets of a duty's run, in seconds.
 const DUTY_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
 
-/// The log levels of the drivers, unless the setting names them. `lapin` logs as errors what it also returns, and returned errors
-/// are logged where they are handled. The debug events of the others contain parameters and headers.
+/// The log levels of the drivers, unless the setting names them. `lapin` logs as errors what it
+/// also returns, and returned errors are logged where they are handled. The debug events of the
+/// others contain parameters and headers.
 const DRIVERS: &str =
     "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
 
@@ -105,8 +115,8 @@ pub enum TelemetryError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Sends the logs of the process to stderr, in the format of the settings, and panics as events. Colours are used only on a
-/// terminal and without `NO_COLOR`.
+/// Sends the logs of the process to stderr, in the format of the settings, and panics as events.
+/// Colours are used only on a terminal and without `NO_COLOR`.
 ///
 /// # Errors
 /// [`TelemetryError`]: the filter is not valid, or logs were set up before.
@@ -139,7 +149,8 @@ pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Logs a panic as an event, because its message may quote untrusted text (for example one whose slice was out of bounds).
+/// Logs a panic as an event, because its message may quote untrusted text (for example one whose
+/// slice was out of bounds).
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let message = payload
@@ -150,8 +161,8 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(panic.message = message, panic.at = at, "a thread panicked");
 }
 
-/// Formats the fields of an event or a span as text, the message included, and escapes all of it with [`Escaped`], so that no
-/// caller has to, in this crate or in a driver.
+/// Formats the fields of an event or a span as text, the message included, and escapes all of it
+/// with [`Escaped`], so that no caller has to, in this crate or in a driver.
 struct OneLine;
 
 impl<'writer> FormatFields<'writer> for OneLine {
@@ -182,8 +193,9 @@ impl<W: io::Write> io::Write for JsonLines<W> {
     }
 }
 
-/// Installs the recorder of the process and describes every metric. The caller must call [`PrometheusHandle::run_upkeep`] every
-/// few seconds; otherwise histograms grow until the next scrape.
+/// Installs the recorder of the process and describes every metric. The caller must call
+/// [`PrometheusHandle::run_upkeep`] every few seconds; otherwise histograms grow until the next
+/// scrape.
 ///
 /// # Errors
 /// [`TelemetryError::Metrics`] if the process has a recorder already.

@@ -1,5 +1,5 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): passes the trace of a producer's message on to the job, its
-//! follow-ups, its events and its calls to other services.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): passes the trace of a producer's
+//! message on to the job, its follow-ups, its events and its calls to other services.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ pub const TRACEPARENT: &str = "traceparent";
 /// The header with the vendors' additions to a trace.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The longest `tracestate` that is kept. Section 3.3.1.5 recommends passing on at least this many characters.
+/// The longest `tracestate` that is kept. Section 3.3.1.5 recommends passing on at least this many
+/// characters.
 const TRACESTATE_LIMIT: usize = 512;
 /// The length of `00-` trace id `-` parent id `-` flags.
 const LENGTH: usize = 55;

@@ -1,4 +1,5 @@
-//! Loops without an engine: receive a message, store a row for each stage, publish a follow-up, ack.
+//! Loops without an engine: receive a message, store a row for each stage, publish a follow-up,
+//! ack.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -233,7 +233,8 @@ impl Bench {
         let links = EventLinks { events, replies };
         let (announcer, announcing, due) =
             announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
-        // Events that the writers do not publish stay unpublished: the benchmark ends before they are due.
+        // Events that the writers do not publish stay unpublished: the benchmark ends before they
+        // are due.
         drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
@@ -320,7 +321,8 @@ impl Bench {
         Arc::new(move |_, work| drop(tasks.spawn(work)))
     }
 
-    /// Waits until this many jobs have succeeded. It polls rarely, because polling uses part of the machine.
+    /// Waits until this many jobs have succeeded. It polls rarely, because polling uses part of
+    /// the machine.
     async fn done(&self, jobs: usize) {
         let client = self.pool.get().await.unwrap();
         let mut looks = tokio::time::interval(Duration::from_millis(250));
@@ -332,7 +334,8 @@ impl Bench {
         }
     }
 
-    /// Stops the worker. Returns how long jobs took from `since`, and how long all of them took from the worker's start.
+    /// Stops the worker. Returns how long jobs took from `since`, and how long all of them took
+    /// from the worker's start.
     async fn figures(self, wal: f64, since: &str) -> Figures {
         self.end.cancel();
         self.tasks.close();

@@ -1,8 +1,10 @@
-//! Measures the engine alone: jobs of ten stages that do nothing, each with a durable checkpoint, from a full queue. Two bare
-//! loops without an engine are measured in the same run on the same servers: one groups its commits, which is the limit of the
-//! servers, and one commits each stage in a transaction of its own. Quote the ratios; absolute figures depend on the machine.
+//! Measures the engine alone: jobs of ten stages that do nothing, each with a durable checkpoint,
+//! from a full queue. Two bare loops without an engine are measured in the same run on the same
+//! servers: one groups its commits, which is the limit of the servers, and one commits each stage
+//! in a transaction of its own. Quote the ratios; absolute figures depend on the machine.
 //!
-//! `cargo bench --bench engine`, with `-- JOBS IN_FLIGHT` for numbers other than 20,000 and 256. It starts servers of its own.
+//! `cargo bench --bench engine`, with `-- JOBS IN_FLIGHT` for numbers other than 20,000 and 256.
+//! It starts servers of its own.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! One incarnation of a worker process: its lease, its consumers and its lanes, until the lease is lost or the drain is over.
+//! One incarnation of a worker process: its lease, its consumers and its lanes, until the lease is
+//! lost or the drain is over.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Runs one incarnation until its lease is lost or the drain is over. Returns `false` if it could not begin.
+    /// Runs one incarnation until its lease is lost or the drain is over. Returns `false` if it
+    /// could not begin.
     pub(super) async fn incarnation(&self) -> bool {
         let (throttle, (heartbeat, lease)) = match self.begin().await {
             Ok(begun) => begun,

@@ -1,4 +1,5 @@
-//! Assembles a worker process: connections, lanes, incarnations, drain. The only module that spawns, besides the pool of `store`.
+//! Assembles a worker process: connections, lanes, incarnations, drain. The only module that
+//! spawns, besides the pool of `store`.
 
 mod incarnation;
 
@@ -65,7 +66,8 @@ impl Tables for TrackerTables {
 /// Runs a worker until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
-/// Invalid settings, a schema older than this program needs, an address that cannot be listened on.
+/// Invalid settings, a schema older than this program needs, an address that cannot be listened
+/// on.
 pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Result<()> {
     arm_crash_point(&settings)?;
     anyhow::ensure!(
@@ -180,7 +182,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
             () = drain.cancelled() => {}
         }
     }
-    // The announcer gets a short time for the rest: every event is stored and is published when its row is due.
+    // The announcer gets a short time for the rest: every event is stored and is published when
+    // its row is due.
     drained.cancel();
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), told.cancelled()).await);
     goodbye(&tasks, &end).await
@@ -205,8 +208,8 @@ struct Made {
     due_announcements: DueAnnouncements,
 }
 
-/// Returns the keyring of the settings. The published one of docker-compose.yml is refused where Postgres or RabbitMQ is on
-/// another machine, even if the caller connects to only one of them.
+/// Returns the keyring of the settings. The published one of docker-compose.yml is refused where
+/// Postgres or RabbitMQ is on another machine, even if the caller connects to only one of them.
 ///
 /// # Errors
 /// Invalid settings.
@@ -251,7 +254,8 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
         spawn,
     });
     let amqp = checked(links.amqp_url()?)?;
-    // Three connections, because RabbitMQ stops reading a whole connection when one queue cannot keep up.
+    // Three connections, because RabbitMQ stops reading a whole connection when one queue cannot
+    // keep up.
     let (wake_ups, publishes) = publisher(&amqp, "publisher");
     let (events, publishes_events) = publisher(&amqp, "events");
     let (replies, publishes_replies) = publisher(&amqp, "replies");
@@ -378,7 +382,8 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Warns if the worker's role has more rights in Postgres than a worker needs. The worker runs nevertheless.
+/// Warns if the worker's role has more rights in Postgres than a worker needs. The worker runs
+/// nevertheless.
 async fn warn_of_power(store: &Store) {
     let looked = async {
         let role = store.session().await?.user;
@@ -399,8 +404,8 @@ async fn warn_of_power(store: &Store) {
     }
 }
 
-/// Every 5 s, folds the samples of histograms into buckets, so that they do not grow until the next scrape, and sets the
-/// gauges of late duties.
+/// Every 5 s, folds the samples of histograms into buckets, so that they do not grow until the
+/// next scrape, and sets the gauges of late duties.
 async fn upkeep(metrics: PrometheusHandle, duties: Arc<Duties>, end: CancellationToken) {
     loop {
         tokio::select! {
@@ -462,7 +467,8 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
     })
 }
 
-/// Binds the address of the operations server, and returns the listener with the host names that the server accepts.
+/// Binds the address of the operations server, and returns the listener with the host names that
+/// the server accepts.
 async fn listen(settings: &WorkerSettings) -> anyhow::Result<(TcpListener, HostNames)> {
     let listener = TcpListener::bind(settings.ops_listen)
         .await

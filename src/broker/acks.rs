@@ -1,6 +1,8 @@
-//! Batched acks of one channel: deliveries finished while the last ack was being sent are acked together.
+//! Batched acks of one channel: deliveries finished while the last ack was being sent are acked
+//! together.
 //!
-//! **Invariant:** an ack of several deliveries names an outstanding one, and covers none that is in hand.
+//! **Invariant:** an ack of several deliveries names an outstanding one, and covers none that is
+//! in hand.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::fault::chain;
 
-/// The sender with which a delivery reports that it is finished. The channel's prefetch bounds the number of values.
+/// The sender with which a delivery reports that it is finished. The channel's prefetch bounds the
+/// number of values.
 pub(super) type Done = mpsc::UnboundedSender<u64>;
 
 /// The deliveries of one channel that are not acked.
@@ -55,8 +58,8 @@ impl Acks {
         self.done.recv().await.expect("`self` holds a sender")
     }
 
-    /// Acks `first`, if given, and all deliveries finished by now. A delivery that can no longer be acked, because its
-    /// connection is gone, is delivered again and finds its row finished.
+    /// Acks `first`, if given, and all deliveries finished by now. A delivery that can no longer
+    /// be acked, because its connection is gone, is delivered again and finds its row finished.
     pub(super) async fn send(&mut self, first: Option<u64>) {
         first.into_iter().for_each(|tag| self.outstanding.done(tag));
         while let Ok(tag) = self.done.try_recv() {
@@ -84,9 +87,9 @@ impl Outstanding {
         }
     }
 
-    /// Returns the acks that can be sent now: one for the oldest deliveries without a gap, and one for each finished
-    /// delivery behind one that is still in hand. Each names an outstanding tag, because the broker closes the channel
-    /// on any other.
+    /// Returns the acks that can be sent now: one for the oldest deliveries without a gap, and one
+    /// for each finished delivery behind one that is still in hand. Each names an outstanding tag,
+    /// because the broker closes the channel on any other.
     fn take(&mut self) -> Vec<Ack> {
         let oldest = self
             .0
@@ -155,7 +158,8 @@ mod tests {
     }
 
     proptest! {
-        /// Checks from the broker's side: every ack names an outstanding tag, and no delivery in hand is acked.
+        /// Checks from the broker's side: every ack names an outstanding tag, and no delivery in
+        /// hand is acked.
         #[test]
         fn acks_never_name_what_is_not_outstanding_nor_cover_what_is_in_hand(
             steps in proptest::collection::vec((0_usize..20, any::<bool>()), 1..60)

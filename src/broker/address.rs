@@ -1,4 +1,5 @@
-//! The addresses of RabbitMQ: one URL per host, with the common parts of the setting, and the TLS configuration.
+//! The addresses of RabbitMQ: one URL per host, with the common parts of the setting, and the TLS
+//! configuration.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use super::BrokerError;
 use crate::tls_policy::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
 
 const HEARTBEAT_SECONDS: u16 = 5;
-/// The largest frame, a quarter of RabbitMQ's default. A content header is a single frame of any size; a large one is
-/// truncated before the driver reads it.
+/// The largest frame, a quarter of RabbitMQ's default. A content header is a single frame of any
+/// size; a large one is truncated before the driver reads it.
 const FRAME_BYTES: u32 = 32 << 10;
 
 /// The hosts to connect to, and the TLS configuration.
@@ -23,7 +24,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// # Errors
-    /// [`BrokerError::Url`]; [`BrokerError::Refused`] if a connection to one of the hosts is not permitted.
+    /// [`BrokerError::Url`]; [`BrokerError::Refused`] if a connection to one of the hosts is not
+    /// permitted.
     pub(super) fn of(endpoint: &Endpoint) -> Result<Self, BrokerError> {
         let hosts = hosts(endpoint.url()).ok_or(BrokerError::Url)?;
         let mut is_encrypted = false;
@@ -83,8 +85,8 @@ pub(super) fn name(uri: &AMQPUri) -> String {
     }
 }
 
-/// Returns a URL for each host of `scheme://user:password@host:port,host:port/vhost?query`, or `None` if one is
-/// invalid.
+/// Returns a URL for each host of `scheme://user:password@host:port,host:port/vhost?query`, or
+/// `None` if one is invalid.
 fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -99,7 +101,8 @@ fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
             return None;
         }
         let mut uri: AMQPUri = format!("{scheme}://{user}{host}{tail}").parse().ok()?;
-        // The driver's parser supports names and IPv4 addresses, and reads an IPv6 address as `localhost`.
+        // The driver's parser supports names and IPv4 addresses, and reads an IPv6 address as
+        // `localhost`.
         if let Some(literal) = ipv6_literal(host) {
             uri.authority.host = literal;
         }

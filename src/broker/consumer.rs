@@ -1,5 +1,5 @@
-//! Consuming. Each queue has its own connection, so that a message that breaks a connection stops no other lane, and a
-//! supervisor that reconnects on any failure.
+//! Consuming. Each queue has its own connection, so that a message that breaks a connection stops
+//! no other lane, and a supervisor that reconnects on any failure.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::tls_policy::Endpoint;
 pub struct LaneInput {
     /// The queue.
     pub queue: &'static str,
-    /// The maximum number of deliveries in hand, for this replica; 0 stops consuming. Changes take effect while the
-    /// consumer runs.
+    /// The maximum number of deliveries in hand, for this replica; 0 stops consuming. Changes take
+    /// effect while the consumer runs.
     pub prefetch: watch::Receiver<u16>,
     /// The channel to the lane.
     pub deliveries: mpsc::Sender<Delivery>,
@@ -62,11 +62,11 @@ struct Live {
     channel: Channel,
     /// `None` while the prefetch is 0.
     deliveries: Option<Consumer>,
-    /// The consumer is cancelled, to be replaced by one with another prefetch. Messages already sent to it still
-    /// arrive.
+    /// The consumer is cancelled, to be replaced by one with another prefetch. Messages already
+    /// sent to it still arrive.
     ending: bool,
-    /// The pending answer to the cancellation. Deliveries before it are passed on meanwhile, because it may wait until
-    /// others are acked.
+    /// The pending answer to the cancellation. Deliveries before it are passed on meanwhile,
+    /// because it may wait until others are acked.
     cancelling: Option<PendingCall>,
     acks: Acks,
     inbound: Taker,
@@ -100,7 +100,8 @@ impl QueueConsumer {
         Arc::clone(&self.rebuild)
     }
 
-    /// Consumes until cancelled, then accepts no more; deliveries in hand can still be acked until `close`.
+    /// Consumes until cancelled, then accepts no more; deliveries in hand can still be acked until
+    /// `close`.
     pub async fn run(mut self, cancel: CancellationToken, close: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
@@ -131,7 +132,8 @@ impl QueueConsumer {
             self.link.send_replace(Link::Down(why));
             let delay = reconnect.next_delay();
             let pause = async {
-                // RabbitMQ closes a connection that is not read. A new one would wait for memory as this one did.
+                // RabbitMQ closes a connection that is not read. A new one would wait for memory
+                // as this one did.
                 if waited {
                     self.budget.has_room().await;
                 }
@@ -203,7 +205,8 @@ impl QueueConsumer {
                 },
                 () = tokio::time::sleep(LOOK) => {
                     if live.inbound.waits() {
-                        // The connection is not stuck: the next delivery has arrived and waits for memory.
+                        // The connection is not stuck: the next delivery has arrived and waits for
+                        // memory.
                         self.lane.last_received.send_replace(Instant::now());
                     }
                     if !live.connection.status().connected() || !live.channel.status().connected() {
@@ -214,8 +217,9 @@ impl QueueConsumer {
         }
     }
 
-    /// Changes the prefetch. The broker applies it only to a new consumer, so the old one is cancelled, and replaced
-    /// when everything sent to it has arrived. Deliveries in hand stay in hand.
+    /// Changes the prefetch. The broker applies it only to a new consumer, so the old one is
+    /// cancelled, and replaced when everything sent to it has arrived. Deliveries in hand stay in
+    /// hand.
     async fn change_prefetch(&mut self, live: &mut Live) -> Result<(), BrokerError> {
         let Some(deliveries) = &live.deliveries else {
             live.deliveries = subscribe(&live.channel, &mut self.lane).await?;
@@ -273,7 +277,8 @@ async fn subscribe(
     Ok(Some(within(CALL_TIMEOUT, consuming).await?))
 }
 
-/// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
+/// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until
+/// `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
     let Live {
         connection,

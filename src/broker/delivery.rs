@@ -9,8 +9,8 @@ use super::headers::{self, storable};
 use super::sanitize::{Arrived, Charge};
 use crate::message::{Discarded, Envelope};
 
-/// A message in hand. It belongs to the connection that delivered it, and ends with [`Delivery::ack`] or
-/// [`Delivery::abandon`].
+/// A message in hand. It belongs to the connection that delivered it, and ends with
+/// [`Delivery::ack`] or [`Delivery::abandon`].
 #[derive(Debug)]
 pub struct Delivery {
     /// The body as received; only the beginning of a body that was [discarded](Self::discarded).

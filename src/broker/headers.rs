@@ -16,7 +16,8 @@ const OF_THE_BROKER: &[&str] = &[
     "x-delivery-count",
     "x-acquired-count",
 ];
-/// Headers that give a message further routing keys (<https://www.rabbitmq.com/docs/sender-selected>).
+/// Headers that give a message further routing keys
+/// (<https://www.rabbitmq.com/docs/sender-selected>).
 const OTHER_QUEUES: &[&str] = &["CC", "BCC"];
 
 /// Converts a header table to JSON with storable texts.
@@ -28,8 +29,8 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// Returns the size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker
-/// adds: a refusal must not depend on the number of deliveries.
+/// Returns the size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the
+/// counts that the broker adds: a refusal must not depend on the number of deliveries.
 pub(super) fn producer_bytes(table: &FieldTable) -> usize {
     let is_count = |name: &str, value: &AMQPValue| {
         DELIVERY_COUNTS.contains(&name)
@@ -81,7 +82,8 @@ fn value_bytes(value: &AMQPValue) -> usize {
     }
 }
 
-/// Returns the headers with which a message is published again: those that its producer set for the worker.
+/// Returns the headers with which a message is published again: those that its producer set for
+/// the worker.
 #[must_use]
 pub fn producer_headers(headers: &Value) -> Map<String, Value> {
     let is_producer_s = |name: &str| {
@@ -150,8 +152,8 @@ fn plain(value: &AMQPValue) -> Value {
     }
 }
 
-/// Returns the text without NUL, which Postgres' `text` cannot hold: a message that cannot be stored could not even
-/// become a dead letter. The protocol and the broker limit its length.
+/// Returns the text without NUL, which Postgres' `text` cannot hold: a message that cannot be
+/// stored could not even become a dead letter. The protocol and the broker limit its length.
 pub(super) fn storable(text: &str) -> String {
     crate::fault::storable(text, usize::MAX)
 }

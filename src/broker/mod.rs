@@ -1,5 +1,5 @@
-//! RabbitMQ. Only this module uses `lapin`. The driver's auto-recovery stays off: on any failure, the connection is
-//! dropped as a whole and a supervisor connects again.
+//! RabbitMQ. Only this module uses `lapin`. The driver's auto-recovery stays off: on any failure,
+//! the connection is dropped as a whole and a supervisor connects again.
 
 mod acks;
 mod address;
@@ -41,9 +41,11 @@ pub const WAKE: &str = "dispatch.wake";
 pub const EVENTS: &str = "dispatch.events";
 /// The dead-letter exchange of messages that the broker stops delivering (fanout).
 pub const DEAD: &str = "dispatch.dead";
-/// The intake queue. Wake-ups have queues of their own, so that they do not wait behind a long intake queue.
+/// The intake queue. Wake-ups have queues of their own, so that they do not wait behind a long
+/// intake queue.
 pub const INTAKE_QUEUE: &str = "dispatch.jobs";
-/// The queue of `configure` and `cancel`, which neither a long intake queue nor a full backlog stops.
+/// The queue of `configure` and `cancel`, which neither a long intake queue nor a full backlog
+/// stops.
 pub const CONTROL_QUEUE: &str = "dispatch.control";
 /// The queue behind [`DEAD`].
 pub const PARKED_QUEUE: &str = "dispatch.parked";
@@ -179,8 +181,8 @@ pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
     Ok(endpoint)
 }
 
-/// Connects once, within a time limit, to one of the endpoint's hosts: a random one, or else the next that accepts the
-/// connection. RabbitMQ's management UI shows `name`.
+/// Connects once, within a time limit, to one of the endpoint's hosts: a random one, or else the
+/// next that accepts the connection. RabbitMQ's management UI shows `name`.
 async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
     connect_inbound(endpoint, name, None).await
 }

@@ -1,5 +1,5 @@
-//! Publishing with a separate confirm wait per message, so that a missing confirm affects no other message and no
-//! connection. AMQP heartbeats detect a dead connection instead.
+//! Publishing with a separate confirm wait per message, so that a missing confirm affects no other
+//! message and no connection. AMQP heartbeats detect a dead connection instead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,12 +25,12 @@ pub struct Posted {
 }
 
 impl Publisher {
-    /// Sends one message, after those sent before. Waits up to 1 s for a connection, and up to 3 s for the connection
-    /// to accept the message, but not for the confirm.
+    /// Sends one message, after those sent before. Waits up to 1 s for a connection, and up to 3 s
+    /// for the connection to accept the message, but not for the confirm.
     ///
     /// # Errors
-    /// [`BrokerError::NotConnected`], [`BrokerError::Blocked`] and [`BrokerError::LongName`] mean that nothing was
-    /// sent. After any other error, the message may have been sent.
+    /// [`BrokerError::NotConnected`], [`BrokerError::Blocked`] and [`BrokerError::LongName`] mean
+    /// that nothing was sent. After any other error, the message may have been sent.
     pub async fn post(&self, message: &Outgoing) -> Result<Posted, BrokerError> {
         let live = self.sound().await?;
         let confirm = self.send(&live, message, Instant::now() + SENDING).await?;
@@ -69,8 +69,8 @@ impl Posted {
     ///
     /// # Errors
     /// [`BrokerError::TimedOut`]: no confirm came, and the message may have arrived. [`BrokerError::Blocked`]: RabbitMQ
-    /// has an alarm and has not read the message yet. [`BrokerError::Link`]: the connection was lost first. Otherwise,
-    /// RabbitMQ's answer.
+    /// has an alarm and has not read the message yet. [`BrokerError::Link`]: the connection was
+    /// lost first. Otherwise, RabbitMQ's answer.
     pub async fn confirmed(self, limit: Duration) -> Result<(), BrokerError> {
         let confirmation = within(limit, self.confirm).await;
         if let Err(BrokerError::TimedOut(_)) = confirmation {

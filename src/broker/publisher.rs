@@ -1,5 +1,5 @@
-//! Publishing of persistent messages with confirms, on separate connections (a memory or disk alarm blocks a connection
-//! that publishes).
+//! Publishing of persistent messages with confirms, on separate connections (a memory or disk
+//! alarm blocks a connection that publishes).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,7 +63,8 @@ pub(super) struct Live {
     /// The authenticated user, sent as `user_id` with each message; RabbitMQ verifies it.
     user: ShortString,
     pub(super) channel: Channel,
-    /// Confirms that did not arrive in time. The driver and the broker keep state for each until the channel is closed.
+    /// Confirms that did not arrive in time. The driver and the broker keep state for each until
+    /// the channel is closed.
     pub(super) lost: AtomicUsize,
 }
 
@@ -93,7 +94,8 @@ impl Live {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// Returns whether the broker has reported an alarm, which it does to connections that have published.
+    /// Returns whether the broker has reported an alarm, which it does to connections that have
+    /// published.
     pub(super) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
@@ -120,18 +122,21 @@ pub struct PublisherSupervisor {
 
 /// The interval at which a connection is checked.
 const LOOK: Duration = Duration::from_millis(250);
-/// The longest alarm. A connection that is blocked for longer may be dead, and would not receive the end of the alarm.
+/// The longest alarm. A connection that is blocked for longer may be dead, and would not receive
+/// the end of the alarm.
 const LONGEST_ALARM: Duration = Duration::from_secs(60);
 /// How long a publish waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The number of missing confirms after which a channel is replaced. RabbitMQ stops reading from a channel, and soon
-/// from its connection, when a quorum queue has not answered for 32 messages of that channel, or a classic queue for
-/// 400 (`quorum_commands_soft_limit`, `credit_flow_default_credit` of RabbitMQ's application `rabbit`).
+/// The number of missing confirms after which a channel is replaced. RabbitMQ stops reading from a
+/// channel, and soon from its connection, when a quorum queue has not answered for 32 messages of
+/// that channel, or a classic queue for 400 (`quorum_commands_soft_limit`,
+/// `credit_flow_default_credit` of RabbitMQ's application `rabbit`).
 const LOST_CONFIRMS: usize = 24;
 
-/// Returns a publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected. `link` is the label
-/// of [`names::RECONNECTS`]; RabbitMQ's management UI shows the connection as `dispatch {link}`.
+/// Returns a publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected.
+/// `link` is the label of [`names::RECONNECTS`]; RabbitMQ's management UI shows the connection as
+/// `dispatch {link}`.
 #[must_use]
 pub fn publisher(
     endpoint: impl Into<Endpoint>,
@@ -182,7 +187,8 @@ impl PublisherSupervisor {
         }
     }
 
-    /// Offers a connection to the publisher until it is closed, reported as broken, or the supervisor is cancelled.
+    /// Offers a connection to the publisher until it is closed, reported as broken, or the
+    /// supervisor is cancelled.
     async fn watch(&self, live: Live, cancel: &CancellationToken) {
         let mut live = Arc::new(live);
         self.live.send_replace(Some(Arc::clone(&live)));
@@ -265,7 +271,8 @@ impl Publisher {
         self.confirmed(&live, sent, deadline).await
     }
 
-    /// Publishes a batch: sends all messages, then waits for all confirms. Returns one result per message, in order.
+    /// Publishes a batch: sends all messages, then waits for all confirms. Returns one result per
+    /// message, in order.
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
         let live = match self.live().await {
             Ok(live) => live,
@@ -279,8 +286,8 @@ impl Publisher {
                     .collect();
             }
         };
-        // One time limit for the whole batch, so that neither a broker under an alarm nor a queue that does not confirm
-        // delays the caller for longer.
+        // One time limit for the whole batch, so that neither a broker under an alarm nor a queue
+        // that does not confirm delays the caller for longer.
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut sent = Vec::with_capacity(messages.len());
         for message in messages {
@@ -353,7 +360,8 @@ impl Publisher {
             .inspect_err(|_| self.doubt(live))
     }
 
-    /// Makes the supervisor replace this connection, unless it already has, or an alarm explains the missing answer.
+    /// Makes the supervisor replace this connection, unless it already has, or an alarm explains
+    /// the missing answer.
     fn doubt(&self, live: &Live) {
         if !live.is_blocked()
             && self

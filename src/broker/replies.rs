@@ -1,5 +1,5 @@
-//! Replies to a producer through RabbitMQ's direct reply-to. No queue is declared, so the producer needs no permission
-//! to configure. Replies that arrive after the connection is gone are lost
+//! Replies to a producer through RabbitMQ's direct reply-to. No queue is declared, so the producer
+//! needs no permission to configure. Replies that arrive after the connection is gone are lost
 //! (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
 
 use std::sync::Arc;
@@ -34,8 +34,8 @@ pub struct Replies {
 }
 
 impl Publisher {
-    /// Connects once, without a supervisor, as a producer that receives replies. Consuming starts first, on the channel
-    /// that publishes, as direct reply-to requires.
+    /// Connects once, without a supervisor, as a producer that receives replies. Consuming starts
+    /// first, on the channel that publishes, as direct reply-to requires.
     ///
     /// # Errors
     /// [`BrokerError`].

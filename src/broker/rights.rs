@@ -1,8 +1,8 @@
 //! Checks the permissions of a worker's user in RabbitMQ without using them.
 //!
-//! Each call has an argument that RabbitMQ rejects after it has checked the permission for the call
-//! (<https://www.rabbitmq.com/docs/access-control#authorisation>), so no message is published or consumed and no
-//! consumer is added.
+//! Each call has an argument that RabbitMQ rejects after it has checked the permission for the
+//! call (<https://www.rabbitmq.com/docs/access-control#authorisation>), so no message is published
+//! or consumed and no consumer is added.
 
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -18,14 +18,14 @@ use super::{
 use crate::engine::Lane;
 use crate::tls_policy::Endpoint;
 
-/// The exchanges that workers publish to. The default exchange, used for `reply_to`, has the name `amq.default` in
-/// permissions.
+/// The exchanges that workers publish to. The default exchange, used for `reply_to`, has the name
+/// `amq.default` in permissions.
 const WRITTEN: [(&str, &str); 3] = [(WAKE, WAKE), (EVENTS, EVENTS), ("", "amq.default")];
 /// A routing key that no queue is bound with, and that is not the name of a queue.
 const UNBOUND: &str = "dispatch.check";
 
-/// Returns the permissions that a worker needs and this user lacks, one line per kind. [`topology::missing`] reports
-/// queues and exchanges that do not exist.
+/// Returns the permissions that a worker needs and this user lacks, one line per kind.
+/// [`topology::missing`] reports queues and exchanges that do not exist.
 ///
 /// # Errors
 /// [`BrokerError`] if the broker cannot be reached.
@@ -59,13 +59,14 @@ pub async fn missing_rights(
         .collect())
 }
 
-/// Opens a channel for one call, because the broker closes the channel of each call that it rejects.
+/// Opens a channel for one call, because the broker closes the channel of each call that it
+/// rejects.
 async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
     within(CALL_TIMEOUT, connection.create_channel()).await
 }
 
-/// Consumes with a priority that is not a number. A broker that accepted it would deliver at most one message, and get
-/// it back when the channel closes.
+/// Consumes with a priority that is not a number. A broker that accepted it would deliver at most
+/// one message, and get it back when the channel closes.
 async fn consume(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
     within(
         CALL_TIMEOUT,

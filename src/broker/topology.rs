@@ -1,5 +1,5 @@
-//! Exchanges, queues and bindings, with every argument explicit. An administrator declares them; a worker only checks
-//! them.
+//! Exchanges, queues and bindings, with every argument explicit. An administrator declares them; a
+//! worker only checks them.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -12,11 +12,11 @@ use super::{
 use crate::engine::Lane;
 use crate::tls_policy::Endpoint;
 
-/// The delivery limit of queues. It is high because a crash counts against every prefetched message; the worker itself
-/// counts attempts.
+/// The delivery limit of queues. It is high because a crash counts against every prefetched
+/// message; the worker itself counts attempts.
 const DELIVERY_LIMIT: i64 = 1000;
-/// The length at which a queue refuses publishes. The waker keeps its queues far shorter, so only the intake queue can
-/// reach it.
+/// The length at which a queue refuses publishes. The waker keeps its queues far shorter, so only
+/// the intake queue can reach it.
 const MAX_LENGTH: i64 = 1_000_000;
 const MAX_BYTES: i64 = 4 << 30;
 
@@ -24,7 +24,8 @@ struct QueuePlan {
     name: &'static str,
     arguments: FieldTable,
     bindings: Vec<(&'static str, &'static str)>,
-    /// Bindings of earlier versions, through which producers could reach queues that are not theirs.
+    /// Bindings of earlier versions, through which producers could reach queues that are not
+    /// theirs.
     outdated: Vec<(&'static str, &'static str)>,
 }
 
@@ -117,10 +118,12 @@ pub enum Outdated {
     Remove,
 }
 
-/// Declares everything for intake and these lanes. Returns one line per declaration. Repeating it changes nothing.
+/// Declares everything for intake and these lanes. Returns one line per declaration. Repeating it
+/// changes nothing.
 ///
 /// # Errors
-/// [`BrokerError`]; the broker rejects a queue that exists with other arguments, and reports the difference.
+/// [`BrokerError`]; the broker rejects a queue that exists with other arguments, and reports the
+/// difference.
 pub async fn declare(
     endpoint: impl Into<Endpoint>,
     lanes: &[Lane],
@@ -188,9 +191,10 @@ pub async fn declare(
     Ok(lines)
 }
 
-/// Returns the differences from what [`declare`] would create, as reported by the broker; empty if there are none. The
-/// arguments of existing queues are compared by declaring them again, which needs the permission to configure; missing
-/// objects are reported, not created. AMQP cannot list bindings: a missing one is found when a publish is returned.
+/// Returns the differences from what [`declare`] would create, as reported by the broker; empty if
+/// there are none. The arguments of existing queues are compared by declaring them again, which
+/// needs the permission to configure; missing objects are reported, not created. AMQP cannot list
+/// bindings: a missing one is found when a publish is returned.
 ///
 /// # Errors
 /// [`BrokerError`] if the broker cannot be reached.
@@ -246,9 +250,9 @@ pub async fn check(
     Ok(differences)
 }
 
-/// Returns the objects of [`declare`] that do not exist. Needs no permission to configure; arguments are not compared.
-/// From RabbitMQ 4.3 on, a user without any permission on an object cannot check it: such an object is not reported as
-/// missing.
+/// Returns the objects of [`declare`] that do not exist. Needs no permission to configure;
+/// arguments are not compared. From RabbitMQ 4.3 on, a user without any permission on an object
+/// cannot check it: such an object is not reported as missing.
 ///
 /// # Errors
 /// [`BrokerError`] if the broker cannot be reached.

@@ -31,8 +31,8 @@ impl Consent {
         .into())
     }
 
-    /// Returns whether `--yes` is given or a prompt is possible. Otherwise a command that is a dry run by default changes
-    /// nothing.
+    /// Returns whether `--yes` is given or a prompt is possible. Otherwise a command that is a dry
+    /// run by default changes nothing.
     pub(super) fn is_possible(&self) -> bool {
         self.yes || can_ask()
     }

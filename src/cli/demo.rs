@@ -7,7 +7,8 @@ use clap::Args;
 use super::output::Output;
 use crate::devkit::demo::{self, DemoOptions};
 
-/// Run 200 jobs through two workers on private servers, kill one of them, then verify the guarantees
+/// Run 200 jobs through two workers on private servers, kill one of them, then verify the
+/// guarantees
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Keep the servers running at the end, and print how to inspect them

@@ -1,4 +1,5 @@
-//! Reports a failed command: one line on stderr and exit code 1, or 2 for an invalid command line or setting.
+//! Reports a failed command: one line on stderr and exit code 1, or 2 for an invalid command line
+//! or setting.
 
 use std::process::ExitCode;
 
@@ -25,7 +26,8 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    // An error that was added as context is found by its type on the outer error, not in the chain.
+    // An error that was added as context is found by its type on the outer error, not in the
+    // chain.
     error.is::<NotRight>() || error.chain().any(is_usage_itself)
 }
 

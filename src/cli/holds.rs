@@ -1,4 +1,5 @@
-//! `dispatch holds list|place|release`: holds on destinations, which stop the calls to them for a time.
+//! `dispatch holds list|place|release`: holds on destinations, which stop the calls to them for a
+//! time.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `dispatch identities`: the identities that the worker acts as, and their tokens. Tokens come from stdin or a file, never from
-//! the command line, and are never printed.
+//! `dispatch identities`: the identities that the worker acts as, and their tokens. Tokens come
+//! from stdin or a file, never from the command line, and are never printed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +37,8 @@ pub(super) enum Identities {
     Test(Box<Test>),
 }
 
-/// List identities with the expiry time and version of the token, and the number of jobs that wait for one
+/// List identities with the expiry time and version of the token, and the number of jobs that wait
+/// for one
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
@@ -91,8 +92,9 @@ struct Given {
     /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
-    /// JSON file with `access_token`, `refresh_token` or both, and `expires_in` (seconds) or `expires_at` of the access token,
-    /// for example the response of Microsoft Entra's token endpoint; `-` is stdin
+    /// JSON file with `access_token`, `refresh_token` or both, and `expires_in` (seconds) or
+    /// `expires_at` of the access token, for example the response of Microsoft Entra's token
+    /// endpoint; `-` is stdin
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
 }

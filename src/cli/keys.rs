@@ -37,7 +37,8 @@ pub(super) struct List {
     links: Links,
 }
 
-/// Reseal every value with the keyring's first key while workers run; run again after an interruption to continue
+/// Reseal every value with the keyring's first key while workers run; run again after an
+/// interruption to continue
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
     #[command(flatten)]
@@ -173,7 +174,8 @@ impl Rotate {
         })
     }
 
-    /// Counts values with other keys, including those added meanwhile to columns that were already resealed.
+    /// Counts values with other keys, including those added meanwhile to columns that were already
+    /// resealed.
     async fn left(&self, store: &Store, keyring: &Keyring) -> anyhow::Result<u64> {
         let mut left = 0;
         for column in columns() {
@@ -187,7 +189,8 @@ impl Rotate {
         Ok(left)
     }
 
-    /// Passes over a column until no value is left to reseal. Returns the number of resealed values.
+    /// Passes over a column until no value is left to reseal. Returns the number of resealed
+    /// values.
     async fn reseal(
         &self,
         store: &Store,

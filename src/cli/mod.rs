@@ -1,5 +1,5 @@
-//! The command line: one file per command. Data goes to stdout, everything else to stderr. The exit code is 0, 1, or 2 for an
-//! invalid command line or setting.
+//! The command line: one file per command. Data goes to stdout, everything else to stderr. The
+//! exit code is 0, 1, or 2 for an invalid command line or setting.
 //!
 //! **Invariant:** only `cli` prints.
 
@@ -114,8 +114,8 @@ pub fn run() -> ExitCode {
     run().unwrap_or_else(|error| failure::report(&error))
 }
 
-/// Parses the command line twice: the first pass determines the command, and so the secrets that are read from files. An error
-/// of the parser, `--help` and `--version` end the process.
+/// Parses the command line twice: the first pass determines the command, and so the secrets that
+/// are read from files. An error of the parser, `--help` and `--version` end the process.
 fn parse() -> Result<Cli, SecretFileFault> {
     let matches = Cli::command().get_matches();
     let mut matches = config::with_secret_files(Cli::command(), &matches)?.get_matches();
@@ -134,7 +134,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let command = match cli.command {
         #[cfg(feature = "devkit")]
         Command::Guard => {
-            // The guard builds its own runtime. It runs without logs: its stderr reports to the parent process line by line.
+            // The guard builds its own runtime. It runs without logs: its stderr reports to the
+            // parent process line by line.
             crate::devkit::guard::run()?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -152,7 +153,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 impl Other {
-    /// Returns whether a misspelt setting ends the command. `check` reports misspelt settings itself, with its other findings.
+    /// Returns whether a misspelt setting ends the command. `check` reports misspelt settings
+    /// itself, with its other findings.
     const fn takes_settings(&self) -> bool {
         match self {
             Self::Check(_)

@@ -1,7 +1,8 @@
-//! Output of commands: data on stdout, as JSON or text, everything else on stderr. No other module prints.
+//! Output of commands: data on stdout, as JSON or text, everything else on stderr. No other module
+//! prints.
 //!
-//! **Invariant:** no output of a command controls a terminal, apart from the colours of its own tables; `cli/output.rs`
-//! checks every character.
+//! **Invariant:** no output of a command controls a terminal, apart from the colours of its own
+//! tables; `cli/output.rs` checks every character.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -155,13 +156,14 @@ pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
     ))
 }
 
-/// Returns stored text as one line that is safe on a terminal: each character that acts on a terminal (see [`acts`]) becomes
-/// U+FFFD.
+/// Returns stored text as one line that is safe on a terminal: each character that acts on a
+/// terminal (see [`acts`]) becomes U+FFFD.
 pub(super) fn plain(text: &str) -> String {
     text.replace(acts, "\u{fffd}")
 }
 
-/// Returns lines that are safe on a terminal, each as [`plain`] makes it. With `colours` the colours of tables are kept.
+/// Returns lines that are safe on a terminal, each as [`plain`] makes it. With `colours` the
+/// colours of tables are kept.
 fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.contains(|character| character != '\n' && acts(character)) {
         return Cow::Borrowed(text);
@@ -190,7 +192,8 @@ fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Returns the length in bytes of the colour or style sequence (`ESC [ … m`) at the start of `text`, or 0.
+/// Returns the length in bytes of the colour or style sequence (`ESC [ … m`) at the start of
+/// `text`, or 0.
 fn colour(text: &str) -> usize {
     let parameters = text.strip_prefix("\u{1b}[").map(|rest| {
         (

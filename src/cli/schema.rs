@@ -1,4 +1,5 @@
-//! `dispatch schema`: the contract with producers, generated from the types that the worker reads and writes.
+//! `dispatch schema`: the contract with producers, generated from the types that the worker reads
+//! and writes.
 
 use std::process::ExitCode;
 

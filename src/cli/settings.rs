@@ -1,4 +1,5 @@
-//! `dispatch settings`: the table of settings, generated from the parser, so that the documentation cannot differ from it.
+//! `dispatch settings`: the table of settings, generated from the parser, so that the
+//! documentation cannot differ from it.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -30,7 +31,8 @@ pub(super) fn table(command: &Command) -> String {
     markdown(&settings(command))
 }
 
-/// Checks that every environment variable with the prefix of settings is a setting of `command` or a subcommand.
+/// Checks that every environment variable with the prefix of settings is a setting of `command` or
+/// a subcommand.
 pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings> {
     let names = |argument| {
         name(argument)
@@ -41,8 +43,8 @@ pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings
     config::check_environment(&known)
 }
 
-/// Returns every visible setting once: in order of declaration, global settings after those of subcommands, settings without a
-/// flag last.
+/// Returns every visible setting once: in order of declaration, global settings after those of
+/// subcommands, settings without a flag last.
 fn settings(command: &Command) -> Vec<Setting> {
     let mut seen = BTreeSet::new();
     let shown = arguments(command)

@@ -29,7 +29,8 @@ pub(super) enum Tracker {
     Export(Export),
 }
 
-/// Import a tracker document; idempotent; jobs continue if the import removes the cause of their wait
+/// Import a tracker document; idempotent; jobs continue if the import removes the cause of their
+/// wait
 #[derive(Debug, Args)]
 pub(super) struct Import {
     #[command(flatten)]
@@ -42,7 +43,8 @@ pub(super) struct Import {
     file: PathBuf,
 }
 
-/// Print the tracker as a document for import; without secrets, importing it keeps the present ones
+/// Print the tracker as a document for import; without secrets, importing it keeps the present
+/// ones
 #[derive(Debug, Args)]
 pub(super) struct Export {
     #[command(flatten)]

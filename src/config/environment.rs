@@ -1,4 +1,5 @@
-//! Environment variables that are not settings of the command line, and the check for unknown settings.
+//! Environment variables that are not settings of the command line, and the check for unknown
+//! settings.
 
 /// Returns the Postgres and RabbitMQ URLs of servers that tests use instead of private ones.
 #[must_use]
@@ -16,7 +17,8 @@ pub fn test_cases() -> Option<u32> {
     number("DISPATCH_TEST_CASES")
 }
 
-/// Returns the factor by which the tables for the tests of statements are larger than usual, if set.
+/// Returns the factor by which the tables for the tests of statements are larger than usual, if
+/// set.
 #[must_use]
 pub fn test_scale() -> Option<u32> {
     number("DISPATCH_TEST_SCALE")
@@ -52,8 +54,8 @@ const PREFIX: &str = "DISPATCH_";
 #[error("{}; use a setting that `dispatch settings` lists", .0.join(", "))]
 pub struct UnknownSettings(Vec<String>);
 
-/// Checks that every environment variable with the prefix of settings is a setting: a misspelt one would have no effect. `known`
-/// are the names of the command line.
+/// Checks that every environment variable with the prefix of settings is a setting: a misspelt one
+/// would have no effect. `known` are the names of the command line.
 ///
 /// # Errors
 /// [`UnknownSettings`] names each unknown variable and the most similar setting.
@@ -83,8 +85,9 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
     unknown.iter().map(told).collect()
 }
 
-/// Returns whether Kubernetes sets the variable. For a service named `dispatch-…` it sets `DISPATCH_…_SERVICE_HOST`,
-/// `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and similar variables in every container of the namespace
+/// Returns whether Kubernetes sets the variable. For a service named `dispatch-…` it sets
+/// `DISPATCH_…_SERVICE_HOST`, `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and
+/// similar variables in every container of the namespace
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_service_link(name: &str) -> bool {
     let is_number = |rest: &str| {
@@ -98,7 +101,8 @@ fn is_service_link(name: &str) -> bool {
     is_port || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT_")
 }
 
-/// Returns the known name with the smallest edit distance from `name`, if that is at most a third of its length.
+/// Returns the known name with the smallest edit distance from `name`, if that is at most a third
+/// of its length.
 fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
     let tail = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     let wanted = tail(name);
@@ -109,7 +113,8 @@ fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
     (near.0 * 3 <= wanted.chars().count()).then_some(near.1)
 }
 
-/// Returns the Levenshtein distance: the number of insertions, deletions and substitutions that turn `a` into `b`.
+/// Returns the Levenshtein distance: the number of insertions, deletions and substitutions that
+/// turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

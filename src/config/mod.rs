@@ -25,25 +25,32 @@ pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
 /// The connections to Postgres and RabbitMQ, and the keyring.
 #[derive(Debug, Clone, Args)]
 pub struct Links {
-    /// Postgres: postgres://user:password@host:port/database, with verified TLS unless the server is on this machine. Several servers: host:port,host:port and ?target_session_attrs=read-write
+    /// Postgres: postgres://user:password@host:port/database, with verified TLS unless the server
+    /// is on this machine. Several servers: host:port,host:port and
+    /// ?target_session_attrs=read-write
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub database_url: Option<SecretString>,
-    /// RabbitMQ: amqps://user:password@host:port/vhost; amqp:// for a server on this machine. Cluster: host:port,host:port, tried in order from a random one
+    /// RabbitMQ: amqps://user:password@host:port/vhost; amqp:// for a server on this machine.
+    /// Cluster: host:port,host:port, tried in order from a random one
     #[arg(long, env = "DISPATCH_AMQP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub amqp_url: Option<SecretString>,
-    /// PEM file with the certificate authorities trusted for Postgres, instead of the system's. Enables TLS on this machine too
+    /// PEM file with the certificate authorities trusted for Postgres, instead of the system's.
+    /// Enables TLS on this machine too
     #[arg(long, env = "DISPATCH_DATABASE_CA", value_name = "FILE")]
     pub database_ca: Option<PathBuf>,
     /// PEM file with the certificate authorities trusted for RabbitMQ, instead of the system's
     #[arg(long, env = "DISPATCH_AMQP_CA", value_name = "FILE")]
     pub amqp_ca: Option<PathBuf>,
-    /// Allow plaintext connections to Postgres and RabbitMQ on other machines if the URL requests them. Only for a private network
+    /// Allow plaintext connections to Postgres and RabbitMQ on other machines if the URL requests
+    /// them. Only for a private network
     #[arg(long, env = "DISPATCH_ALLOW_PLAINTEXT_LINKS", action = clap::ArgAction::SetTrue)]
     pub allow_plaintext_links: bool,
-    /// Allow the published password and key of docker-compose.yml for servers with names without a dot. Only for development on one machine
+    /// Allow the published password and key of docker-compose.yml for servers with names without a
+    /// dot. Only for development on one machine
     #[arg(long, env = "DISPATCH_DEVELOPMENT", action = clap::ArgAction::SetTrue)]
     pub development: bool,
-    /// Keys for sealed values such as tokens: id:base64key[,id:base64key…], each of 32 bytes; the first key seals, every key unseals
+    /// Keys for sealed values such as tokens: id:base64key[,id:base64key…], each of 32 bytes; the
+    /// first key seals, every key unseals
     #[arg(long, env = "DISPATCH_KEYRING", hide_env_values = true, value_parser = secret, value_name = "KEYS")]
     pub keyring: Option<SecretString>,
 }
@@ -92,7 +99,8 @@ impl Links {
         Endpoint::new(url, ca, self.allow_plaintext_links).with_published(published)
     }
 
-    /// Returns whether the keyring seals with a published key, so that anyone can unseal the values.
+    /// Returns whether the keyring seals with a published key, so that anyone can unseal the
+    /// values.
     #[must_use]
     pub fn seals_with_published_key(&self) -> bool {
         self.keyring.as_ref().is_some_and(seals_with_published_key)
@@ -113,7 +121,8 @@ impl Links {
 /// Settings of `dispatch migrate`.
 #[derive(Debug, Clone, Args)]
 pub struct MigrateSettings {
-    /// Login to create for workers, or whose password to replace: user:password. Postgres receives only a verifier of the password
+    /// Login to create for workers, or whose password to replace: user:password. Postgres receives
+    /// only a verifier of the password
     #[arg(long, env = "DISPATCH_WORKER_LOGIN", hide_env_values = true, value_parser = secret, value_name = "LOGIN")]
     pub worker_login: Option<SecretString>,
 }
@@ -129,7 +138,8 @@ pub struct WorkerSettings {
         value_name = "ADDRESS"
     )]
     pub ops_listen: SocketAddr,
-    /// Additional comma-separated host names (`Host` without the port) that the operations server accepts, for a proxy in front of it
+    /// Additional comma-separated host names (`Host` without the port) that the operations server
+    /// accepts, for a proxy in front of it
     #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
     pub ops_hosts: Vec<String>,
     /// Concurrency limit of the lane `dispatch`, in jobs
@@ -141,19 +151,23 @@ pub struct WorkerSettings {
     /// Concurrency limit of the lane `messaging`, in jobs
     #[arg(long, env = "DISPATCH_MESSAGING_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub messaging_concurrency: u16,
-    /// Limit of ready jobs in Postgres that are not yet woken, and of open dead letters; above either, new messages stay in RabbitMQ
+    /// Limit of ready jobs in Postgres that are not yet woken, and of open dead letters; above
+    /// either, new messages stay in RabbitMQ
     #[arg(long, env = "DISPATCH_BACKLOG_LIMIT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub backlog_limit: u32,
-    /// Accept every message from every RabbitMQ user, for an installation with one tenant. Otherwise producers must be registered
+    /// Accept every message from every RabbitMQ user, for an installation with one tenant.
+    /// Otherwise producers must be registered
     #[arg(long, env = "DISPATCH_TRUST_PRODUCERS", action = clap::ArgAction::SetTrue)]
     pub trust_producers: bool,
-    /// Memory limit in bytes for messages that are not yet rows, at four bytes per byte of a body; above it, messages stay in RabbitMQ
+    /// Memory limit in bytes for messages that are not yet rows, at four bytes per byte of a body;
+    /// above it, messages stay in RabbitMQ
     #[arg(long, env = "DISPATCH_INTAKE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(8 << 20..=2 << 30))]
     pub intake_bytes: u32,
     /// Quotas.
     #[command(flatten)]
     pub quotas: QuotaSettings,
-    /// Postgres connections in the pool; a worker opens up to nine more, for eight writers and a heartbeat
+    /// Postgres connections in the pool; a worker opens up to nine more, for eight writers and a
+    /// heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,
     /// Time limit in seconds of a drain, which waits for running stages
@@ -182,10 +196,12 @@ pub struct WorkerSettings {
 /// Retention periods, in days.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct KeepSettings {
-    /// Retention in days of finished jobs with their keys, resolved dead letters, ended holds and service hook events
+    /// Retention in days of finished jobs with their keys, resolved dead letters, ended holds and
+    /// service hook events
     #[arg(long, env = "DISPATCH_KEEP_JOBS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub keep_jobs_days: u16,
-    /// Days after which parked jobs and jobs that wait without a deadline are cancelled, and open dead letters are discarded
+    /// Days after which parked jobs and jobs that wait without a deadline are cancelled, and open
+    /// dead letters are discarded
     #[arg(long, env = "DISPATCH_KEEP_PARKED_DAYS", default_value_t = 180, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub keep_parked_days: u16,
     /// Retention in days of the audit log
@@ -245,7 +261,8 @@ pub struct ProviderLinks {
         value_name = "URL"
     )]
     pub entra_token_url: String,
-    /// Microsoft Entra: client (application) id that the identities' tokens were issued to; without it, no token is refreshed
+    /// Microsoft Entra: client (application) id that the identities' tokens were issued to;
+    /// without it, no token is refreshed
     #[arg(long, env = "DISPATCH_ENTRA_CLIENT_ID", value_name = "ID")]
     pub entra_client_id: Option<String>,
     /// Microsoft Entra: secret of the client
@@ -267,10 +284,12 @@ pub struct ProviderLinks {
         value_name = "URL"
     )]
     pub slack_url: String,
-    /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail is sent
+    /// Mail server: smtps://user:password@host:port, or
+    /// smtp://user:password@host:port?tls=required; without it, no mail is sent
     #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub smtp_url: Option<SecretString>,
-    /// Rate limits of one worker for each destination, as comma-separated provider=calls/seconds; omitted providers keep their defaults
+    /// Rate limits of one worker for each destination, as comma-separated provider=calls/seconds;
+    /// omitted providers keep their defaults
     #[arg(
         long,
         env = "DISPATCH_RATES",

@@ -1,5 +1,6 @@
-//! Secret settings in files: if `DISPATCH_X` is a secret, `DISPATCH_X_FILE` is the path of a file with its value, which is how
-//! orchestrators pass secrets to containers. The type of the argument marks a secret, so a new secret setting has its file too.
+//! Secret settings in files: if `DISPATCH_X` is a secret, `DISPATCH_X_FILE` is the path of a file
+//! with its value, which is how orchestrators pass secrets to containers. The type of the argument
+//! marks a secret, so a new secret setting has its file too.
 
 use std::any::TypeId;
 use std::env;
@@ -15,13 +16,15 @@ const SUFFIX: &str = "_FILE";
 /// The largest file, in bytes: far more than a URL or a keyring needs.
 const LARGEST: u64 = 64 << 10;
 
-/// An error that a secret setting cannot be read from its file. The text names the setting and the file, never the content.
+/// An error that a secret setting cannot be read from its file. The text names the setting and the
+/// file, never the content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileFault {
     /// The setting and its file are both set.
     #[error("expected one of {0} and {0}{SUFFIX}, got both; use {0}{SUFFIX} alone")]
     Both(String),
-    /// The value is not an absolute path. The text omits it: it may be the secret itself, in the wrong variable.
+    /// The value is not an absolute path. The text omits it: it may be the secret itself, in the
+    /// wrong variable.
     #[error(
         "{0}{SUFFIX}: expected an absolute path, got something else (not shown: it may be the secret); use /run/secrets/… for example"
     )]
@@ -48,7 +51,8 @@ pub enum SecretFileFault {
     },
 }
 
-/// Returns the variable that names the file of a secret argument, or `None` for any other argument.
+/// Returns the variable that names the file of a secret argument, or `None` for any other
+/// argument.
 #[must_use]
 pub fn secret_file_setting(argument: &Arg) -> Option<String> {
     is_secret(argument)
@@ -60,8 +64,8 @@ fn is_secret(argument: &Arg) -> bool {
     argument.get_value_parser().type_id() == TypeId::of::<SecretString>()
 }
 
-/// Returns `command` with the secrets from files as default values of the arguments of the commands in `matches`: the called
-/// command and its parents. A flag takes precedence.
+/// Returns `command` with the secrets from files as default values of the arguments of the
+/// commands in `matches`: the called command and its parents. A flag takes precedence.
 ///
 /// # Errors
 /// [`SecretFileFault`] if a file cannot be read or used.

@@ -5,10 +5,12 @@ use std::fs;
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Freezes `parent`, then its children. A frozen parent cannot start or reap a child, so their ids stay valid.
+/// Freezes `parent`, then its children. A frozen parent cannot start or reap a child, so their ids
+/// stay valid.
 ///
 /// # Errors
-/// There is no `/proc` to find the children in, or a signal is refused. Some processes may be frozen then.
+/// There is no `/proc` to find the children in, or a signal is refused. Some processes may be
+/// frozen then.
 pub(super) fn freeze(parent: Pid) -> anyhow::Result<()> {
     send(parent, Signal::STOP)?;
     children(parent)?
@@ -48,8 +50,8 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     Ok(ids.filter(is_child).filter_map(Pid::from_raw).collect())
 }
 
-/// Returns the fourth field of `/proc/PID/stat`. The second, a name in parentheses, may contain anything.
-/// Source: `proc_pid_stat(5)`.
+/// Returns the fourth field of `/proc/PID/stat`. The second, a name in parentheses, may contain
+/// anything. Source: `proc_pid_stat(5)`.
 fn parent_of(stat: &str) -> Option<i32> {
     stat.rsplit_once(')')?
         .1

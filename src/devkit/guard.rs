@@ -1,4 +1,5 @@
-//! The guard: a process that owns the private servers and stops them when the process that started it is gone.
+//! The guard: a process that owns the private servers and stops them when the process that started
+//! it is gone.
 //!
 //! It implements the hidden subcommand `dispatch guard`. The first line on stdin is [`Options`]; the first line on stdout
 //! is [`Started`] or `{"error":"…"}`. Further lines on stdin are [`Request`]s, each answered by one [`GuardReply`] line. Messages
@@ -37,13 +38,14 @@ pub struct Options {
     /// Keep running after the end of stdin, until a signal.
     #[serde(default)]
     pub keep: bool,
-    /// The folder for all data. The guard creates it, so it must not exist, and removes it at the end. Default: a new one among
-    /// the temporary files.
+    /// The folder for all data. The guard creates it, so it must not exist, and removes it at the
+    /// end. Default: a new one among the temporary files.
     #[serde(default)]
     pub dir: Option<PathBuf>,
 }
 
-/// The addresses of the servers: the first line on stdout. URLs contain passwords; a server that was not requested has none.
+/// The addresses of the servers: the first line on stdout. URLs contain passwords; a server that
+/// was not requested has none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, the superuser.
@@ -66,7 +68,8 @@ pub struct Request {
     pub cmd: Command,
 }
 
-/// A command to the guard. A command that starts a server is answered when the server accepts connections.
+/// A command to the guard. A command that starts a server is answered when the server accepts
+/// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -82,7 +85,8 @@ pub enum Command {
     AlarmRabbitmq,
     /// Clear the alarm.
     CalmRabbitmq,
-    /// Suspend the queues of RabbitMQ whose names end in `.suspended`: they accept messages and confirm none.
+    /// Suspend the queues of RabbitMQ whose names end in `.suspended`: they accept messages and
+    /// confirm none.
     SuspendQueues,
     /// Resume these queues.
     ResumeQueues,
@@ -123,15 +127,18 @@ pub enum GuardOutcome {
     Error(String),
 }
 
-/// Runs the guard until it must end, and returns when the servers have stopped and their data are gone. Builds its own runtime,
-/// so it must be called outside of any; and from the main thread, because the servers are also stopped when the thread that
-/// started them ends (after SIGKILL to the guard; their data remain then).
+/// Runs the guard until it must end, and returns when the servers have stopped and their data are
+/// gone. Builds its own runtime, so it must be called outside of any; and from the main thread,
+/// because the servers are also stopped when the thread that started them ends (after SIGKILL to
+/// the guard; their data remain then).
 ///
 /// # Errors
-/// The options cannot be parsed, or a server cannot be installed or started. The error is also written to stdout.
+/// The options cannot be parsed, or a server cannot be installed or started. The error is also
+/// written to stdout.
 pub fn run() -> anyhow::Result<()> {
-    // Leave the terminal's session, so that Ctrl-C reaches only the holder, and the end of stdin decides. This fails for the
-    // leader of a process group, which its starter has already separated.
+    // Leave the terminal's session, so that Ctrl-C reaches only the holder, and the end of stdin
+    // decides. This fails for the leader of a process group, which its starter has already
+    // separated.
     let _leader = rustix::process::setsid();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -372,7 +379,8 @@ impl DataDir {
         };
         std::fs::create_dir(&path).with_context(cannot)?;
         let dir = Self(path);
-        // Postgres may run as another user, whatever the umask; each server's own folder is closed to others.
+        // Postgres may run as another user, whatever the umask; each server's own folder is closed
+        // to others.
         std::fs::set_permissions(&dir.0, Permissions::from_mode(0o755))?;
         Ok(dir)
     }
@@ -393,7 +401,8 @@ impl Drop for DataDir {
     }
 }
 
-/// Returns the lines of stdin, and a token cancelled at its end. A thread reads, because a read cannot be cancelled.
+/// Returns the lines of stdin, and a token cancelled at its end. A thread reads, because a read
+/// cannot be cancelled.
 fn read_stdin() -> (mpsc::UnboundedReceiver<String>, CancellationToken) {
     let (sender, lines) = mpsc::unbounded_channel();
     let ended = CancellationToken::new();

@@ -1,4 +1,5 @@
-//! Finds the programs of Postgres and RabbitMQ, and installs missing ones on Debian and its derivatives as root.
+//! Finds the programs of Postgres and RabbitMQ, and installs missing ones on Debian and its
+//! derivatives as root.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -76,11 +77,12 @@ impl Programs {
     }
 }
 
-/// Finds the programs that `wanted` needs. As root, installs missing ones with apt and reports that in one line through
-/// `report`. Blocks, for up to a minute during an installation.
+/// Finds the programs that `wanted` needs. As root, installs missing ones with apt and reports
+/// that in one line through `report`. Blocks, for up to a minute during an installation.
 ///
 /// # Errors
-/// A program is missing and the user is not root or there is no apt (the text has the commands to run), or apt failed.
+/// A program is missing and the user is not root or there is no apt (the text has the commands to
+/// run), or apt failed.
 pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs> {
     let programs = Programs::find();
     let packages = programs.missing(wanted);
@@ -138,8 +140,8 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
     arguments.extend(packages);
     apt(&arguments, log)?;
     if Path::new("/run/systemd/system").exists() {
-        // Under systemd the run level below has no effect. The services are as new as their packages, so nothing uses
-        // them.
+        // Under systemd the run level below has no effect. The services are as new as their
+        // packages, so nothing uses them.
         let mut systemctl = Command::new("systemctl");
         let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?
             .status()
@@ -197,7 +199,8 @@ fn newest(root: &str, prefix: &str, folder: &str, program: &str) -> Option<(Vec<
         .max()
 }
 
-/// Parses `3.10.8` into numbers, so that 3.10 is newer than 3.9. Ignores anything after the numbers.
+/// Parses `3.10.8` into numbers, so that 3.10 is newer than 3.9. Ignores anything after the
+/// numbers.
 fn version(text: &str) -> Option<Vec<u32>> {
     let digits = text
         .split(|c: char| !c.is_ascii_digit() && c != '.')

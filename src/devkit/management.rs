@@ -1,5 +1,6 @@
-//! The part of RabbitMQ's management HTTP API that the devkit uses.
-//! Source: <https://www.rabbitmq.com/docs/management#http-api>, and `/api/index.html` of the server itself.
+//! The part of RabbitMQ's management HTTP API that the devkit uses. Source:
+//! <https://www.rabbitmq.com/docs/management#http-api>, and `/api/index.html` of the server
+//! itself.
 
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub(crate) struct QueueTotals {
     pub(crate) messages_unacknowledged: Option<u64>,
 }
 
-/// The permissions of a user in a vhost, as patterns of the names of exchanges and queues. The default exchange is
-/// `amq.default`. An empty pattern matches nothing.
+/// The permissions of a user in a vhost, as patterns of the names of exchanges and queues. The
+/// default exchange is `amq.default`. An empty pattern matches nothing.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Rights<'a> {
     /// To create, change and remove them.
@@ -70,8 +71,8 @@ impl Management {
             bail!("the management URL is not http://USER:PASSWORD@HOST:PORT");
         }
         base.set_path("/api/");
-        // No idle connections: they would belong to the runtime of the test that opened them, and fail in the next
-        // test.
+        // No idle connections: they would belong to the runtime of the test that opened them, and
+        // fail in the next test.
         let client = Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
@@ -106,7 +107,8 @@ impl Management {
         .await
     }
 
-    /// Creates a user with these permissions in a vhost. An existing user gets the password and the permissions.
+    /// Creates a user with these permissions in a vhost. An existing user gets the password and
+    /// the permissions.
     pub(crate) async fn create_user(
         &self,
         vhost: &str,
@@ -139,8 +141,9 @@ impl Management {
         accepted(response).await.map(|_| ())
     }
 
-    /// Returns the ready and unacknowledged messages of each queue in a vhost, by queue name. They are read from the
-    /// queues themselves: the statistics that the API returns by default are up to 5 s old, and zero at first.
+    /// Returns the ready and unacknowledged messages of each queue in a vhost, by queue name. They
+    /// are read from the queues themselves: the statistics that the API returns by default are up
+    /// to 5 s old, and zero at first.
     pub(crate) async fn queue_totals(&self, vhost: &str) -> anyhow::Result<Vec<QueueTotals>> {
         let request = self.request(Method::GET, &["queues", vhost])?;
         let request = request.query(&[("disable_stats", "true"), ("enable_queue_totals", "true")]);

@@ -6,15 +6,16 @@ use std::ops::Range;
 
 use rand::RngExt;
 
-/// The range of ports to try. Linux uses ports from 32768 up for clients (`net.ipv4.ip_local_port_range`): an outgoing
-/// connection could take such a port while a server restarts.
+/// The range of ports to try. Linux uses ports from 32768 up for clients
+/// (`net.ipv4.ip_local_port_range`): an outgoing connection could take such a port while a server
+/// restarts.
 const RANGE: Range<u16> = 20_000..32_000;
 
 /// The number of ports to try.
 const TRIES: usize = 200;
 
-/// A TCP port of 127.0.0.1 that was free. While this value lives, no other caller of [`reserve`] gets it, in this
-/// process or in another, even if no program listens on it.
+/// A TCP port of 127.0.0.1 that was free. While this value lives, no other caller of [`reserve`]
+/// gets it, in this process or in another, even if no program listens on it.
 #[derive(Debug)]
 pub struct Port {
     number: u16,

@@ -1,5 +1,6 @@
-//! A private Postgres with its own data folder, port and password, on loopback.
-//! Source: <https://www.postgresql.org/docs/current/app-initdb.html>, `app-postgres.html`, `server-shutdown.html`.
+//! A private Postgres with its own data folder, port and password, on loopback. Source:
+//! <https://www.postgresql.org/docs/current/app-initdb.html>, `app-postgres.html`,
+//! `server-shutdown.html`.
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use super::frozen;
 use super::ports::{self, Port};
 use super::process::{Abrupt, Launch, Process};
 
-/// Time limits for `initdb`, for the start (including recovery after a crash) and for a fast shutdown.
+/// Time limits for `initdb`, for the start (including recovery after a crash) and for a fast
+/// shutdown.
 const INIT_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// Settings other than the port. Durability is tested, so `fsync` stays on. There is no socket file, whose path has a
-/// length limit.
+/// Settings other than the port. Durability is tested, so `fsync` stays on. There is no socket
+/// file, whose path has a length limit.
 const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -47,7 +49,8 @@ struct Owner {
 }
 
 impl Postgres {
-    /// Creates the data folder `dir` and starts the server in it. `bin` is the folder of Postgres' programs.
+    /// Creates the data folder `dir` and starts the server in it. `bin` is the folder of Postgres'
+    /// programs.
     pub(crate) async fn create(bin: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
         let owner = if rustix::process::geteuid().is_root() {
             Some(Owner::find()?)
@@ -111,7 +114,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Stops the server gracefully, closing its clients' connections; if that takes too long, kills it.
+    /// Stops the server gracefully, closing its clients' connections; if that takes too long,
+    /// kills it.
     pub(crate) async fn stop(&mut self) {
         self.let_go_on();
         if let Some(process) = self.process.take() {
@@ -119,7 +123,8 @@ impl Postgres {
         }
     }
 
-    /// Stops the server as a crash would: no checkpoint, so that the next start recovers from the log.
+    /// Stops the server as a crash would: no checkpoint, so that the next start recovers from the
+    /// log.
     pub(crate) async fn crash(&mut self) {
         self.let_go_on();
         if let Some(process) = self.process.take() {

@@ -1,5 +1,5 @@
-//! A server's process: started in its own process group, monitored, and signalled only by ids that certainly belong to
-//! it.
+//! A server's process: started in its own process group, monitored, and signalled only by ids that
+//! certainly belong to it.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,11 +17,11 @@ const LOG_TAIL: usize = 2000;
 const POLL: Duration = Duration::from_millis(25);
 /// The time limit for a process to end after the last signal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// The `PATH` of commands. Nothing else of this process' environment is passed on, because variables such as
-/// `PGOPTIONS` or `ERL_FLAGS` would change the behavior of a server.
+/// The `PATH` of commands. Nothing else of this process' environment is passed on, because
+/// variables such as `PGOPTIONS` or `ERL_FLAGS` would change the behavior of a server.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Sends its program a signal when the thread that started it has ended. The guard starts everything from the thread
-/// that waits for the guard's end.
+/// Sends its program a signal when the thread that started it has ended. The guard starts
+/// everything from the thread that waits for the guard's end.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// A running server. It is killed on drop.
@@ -37,7 +37,8 @@ pub(crate) struct Process {
 pub(crate) enum Abrupt {
     /// For a program whose children end with it.
     Kill,
-    /// For Postgres, where it means an immediate shutdown: its children have sessions of their own.
+    /// For Postgres, where it means an immediate shutdown: its children have sessions of their
+    /// own.
     Quit,
 }
 
@@ -58,7 +59,8 @@ impl Abrupt {
     }
 }
 
-/// A program to start, in its own directory and environment, with stdin closed and stdout and stderr in a log.
+/// A program to start, in its own directory and environment, with stdin closed and stdout and
+/// stderr in a log.
 pub(crate) struct Launch {
     pub(crate) command: Command,
     name: &'static str,
@@ -67,8 +69,8 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// Prepares `program` in directory `dir`, with the log `<name>.log` there. If `setpriv` is available, the program
-    /// gets the signal `abrupt` when this process is killed.
+    /// Prepares `program` in directory `dir`, with the log `<name>.log` there. If `setpriv` is
+    /// available, the program gets the signal `abrupt` when this process is killed.
     pub(crate) fn new(
         name: &'static str,
         program: &Path,
@@ -163,8 +165,8 @@ impl Launch {
 }
 
 impl Process {
-    /// Waits until `ready` returns true. Fails if the process ends first or is not ready within `limit`; the error
-    /// contains the end of its log.
+    /// Waits until `ready` returns true. Fails if the process ends first or is not ready within
+    /// `limit`; the error contains the end of its log.
     pub(crate) async fn wait_ready(
         &mut self,
         limit: Duration,
@@ -217,8 +219,8 @@ impl Process {
         let _outcome = tokio::time::timeout(limit, self.child.wait()).await;
     }
 
-    /// Signals the process group. Until the child is reaped, its id, and so its group's, cannot belong to another
-    /// process.
+    /// Signals the process group. Until the child is reaped, its id, and so its group's, cannot
+    /// belong to another process.
     fn signal(&self, signal: Signal) {
         let group = self
             .child

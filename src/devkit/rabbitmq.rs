@@ -1,5 +1,6 @@
-//! A private RabbitMQ with its own Erlang port mapper, ports and password, on loopback.
-//! Source: <https://www.rabbitmq.com/docs/configure>, <https://www.erlang.org/doc/apps/erts/epmd_cmd.html>.
+//! A private RabbitMQ with its own Erlang port mapper, ports and password, on loopback. Source:
+//! <https://www.rabbitmq.com/docs/configure>,
+//! <https://www.erlang.org/doc/apps/erts/epmd_cmd.html>.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,9 +18,9 @@ use super::process::{Abrupt, Launch, Process};
 
 /// The time limit of a start.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// The time limit of a graceful stop. RabbitMQ closes its connections and writes its messages within a moment, but with
-/// the management plugin it then waits 5 s for a part of itself that has already stopped (observed with 3.10). That is
-/// not waited for.
+/// The time limit of a graceful stop. RabbitMQ closes its connections and writes its messages
+/// within a moment, but with the management plugin it then waits 5 s for a part of itself that has
+/// already stopped (observed with 3.10). That is not waited for.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// The time limit of the port mapper's start.
 const EPMD_LIMIT: Duration = Duration::from_secs(10);
@@ -43,7 +44,8 @@ pub(crate) struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Creates the data folder `dir` and starts the server in it. `sbin` is RabbitMQ's folder of scripts.
+    /// Creates the data folder `dir` and starts the server in it. `sbin` is RabbitMQ's folder of
+    /// scripts.
     pub(crate) async fn create(
         sbin: &Path,
         epmd: &Path,
@@ -122,8 +124,8 @@ impl RabbitMq {
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
             "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
         );
-        // The script then replaces itself by the server instead of waiting for it, so that the known process is the
-        // server.
+        // The script then replaces itself by the server instead of waiting for it, so that the
+        // known process is the server.
         command.env("RUNNING_UNDER_SYSTEMD", "true");
         let mut process = launch.spawn()?;
         let management = Management::new(&self.management_url())?;
@@ -149,8 +151,8 @@ impl RabbitMq {
         Ok(launch)
     }
 
-    /// Sets or clears the memory alarm. While it is set, the server does not read from connections that have published.
-    /// Source: <https://www.rabbitmq.com/docs/memory#configuring-threshold>.
+    /// Sets or clears the memory alarm. While it is set, the server does not read from connections
+    /// that have published. Source: <https://www.rabbitmq.com/docs/memory#configuring-threshold>.
     pub(crate) async fn alarm(&self, on: bool) -> anyhow::Result<()> {
         let mut launch = self.launch("rabbitmqctl")?;
         launch
@@ -159,8 +161,8 @@ impl RabbitMq {
         launch.run(CONTROL_LIMIT).await
     }
 
-    /// Suspends or resumes the processes of classic queues whose names end in `.suspended`. A suspended queue receives
-    /// messages and confirms none, like a queue on a node that hangs.
+    /// Suspends or resumes the processes of classic queues whose names end in `.suspended`. A
+    /// suspended queue receives messages and confirms none, like a queue on a node that hangs.
     /// Source: <https://www.erlang.org/doc/apps/stdlib/sys.html#suspend/1>.
     pub(crate) async fn suspend(&self, on: bool) -> anyhow::Result<()> {
         let mut launch = self.launch("rabbitmqctl")?;
@@ -173,7 +175,8 @@ impl RabbitMq {
         launch.run(CONTROL_LIMIT).await
     }
 
-    /// Stops the server gracefully: its clients are notified, its messages are written. The port mapper keeps running.
+    /// Stops the server gracefully: its clients are notified, its messages are written. The port
+    /// mapper keeps running.
     pub(crate) async fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.stop(Signal::TERM, STOP_LIMIT).await;
@@ -204,8 +207,8 @@ async fn start_epmd(epmd: &Path, dir: &Path, port: u16) -> anyhow::Result<Proces
     Ok(process)
 }
 
-/// Returns the configuration. Statistics are off: they are up to 5 s old, so nothing here reads them, and collecting
-/// them slows down a small machine.
+/// Returns the configuration. Statistics are off: they are up to 5 s old, so nothing here reads
+/// them, and collecting them slows down a small machine.
 fn configuration(amqp: u16, management: u16, password: &str) -> String {
     format!(
         "listeners.tcp.loopback = 127.0.0.1:{amqp}\n\
@@ -234,8 +237,8 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Returns whether a broker answers AMQP's protocol header with a method frame (type 1), its `connection.start`.
-/// Source: AMQP 0-9-1, 2.2.4 "The Connection Class", 4.2.2 "Protocol Header".
+/// Returns whether a broker answers AMQP's protocol header with a method frame (type 1), its
+/// `connection.start`. Source: AMQP 0-9-1, 2.2.4 "The Connection Class", 4.2.2 "Protocol Header".
 async fn speaks_amqp(port: u16) -> bool {
     let greet = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;

@@ -1,4 +1,5 @@
-//! The holder's side of the private servers. Starts the guard, and creates databases, vhosts and outages for tests.
+//! The holder's side of the private servers. Starts the guard, and creates databases, vhosts and
+//! outages for tests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,9 @@ use crate::broker::Publisher;
 /// The time limit of a statement such as `CREATE DATABASE`.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A Postgres and a RabbitMQ. Those that [`Servers::start`] started are stopped, and their data removed, when this is dropped or
-/// its process has ended for any reason. Usable from any runtime, so one value can serve many tests.
+/// A Postgres and a RabbitMQ. Those that [`Servers::start`] started are stopped, and their data
+/// removed, when this is dropped or its process has ended for any reason. Usable from any runtime,
+/// so one value can serve many tests.
 pub struct Servers {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, of a user that may create databases.
     pub database_url: String,
@@ -57,12 +59,14 @@ pub struct Existing {
 }
 
 impl Servers {
-    /// Starts a private Postgres and a private RabbitMQ under a guard process, `<binary> guard`. Takes about 5 s, or a minute if
-    /// they must be installed first. Messages for people (an installation) are passed to `report`, a line at a time, from another
-    /// thread. If the future is dropped, so are the servers.
+    /// Starts a private Postgres and a private RabbitMQ under a guard process, `<binary> guard`.
+    /// Takes about 5 s, or a minute if they must be installed first. Messages for people (an
+    /// installation) are passed to `report`, a line at a time, from another thread. If the future
+    /// is dropped, so are the servers.
     ///
     /// # Errors
-    /// The guard cannot be started, or failed to start the servers; the text is its error, with the end of their logs.
+    /// The guard cannot be started, or failed to start the servers; the text is its error, with
+    /// the end of their logs.
     pub async fn start(
         binary: &Path,
         report: impl Fn(&str) + Send + 'static,
@@ -103,7 +107,8 @@ impl Servers {
         })
     }
 
-    /// Uses existing servers. Without a management URL no vhosts are created, and the one in `amqp_url` is used.
+    /// Uses existing servers. Without a management URL no vhosts are created, and the one in
+    /// `amqp_url` is used.
     ///
     /// # Errors
     /// The URL is invalid.
@@ -137,7 +142,8 @@ impl Servers {
         }
     }
 
-    /// Leaves the servers running after this process. SIGTERM to the returned process id, the guard's, stops them.
+    /// Leaves the servers running after this process. SIGTERM to the returned process id, the
+    /// guard's, stops them.
     ///
     /// # Errors
     /// There is no guard, or it has ended.
@@ -158,7 +164,8 @@ impl Servers {
             .await
     }
 
-    /// Creates a database, as a copy of `template` if given (which must have no connections), and returns its URL.
+    /// Creates a database, as a copy of `template` if given (which must have no connections), and
+    /// returns its URL.
     ///
     /// # Errors
     /// Postgres does not answer or refuses, or the name is not 1 to 63 of `a-z A-Z 0-9 _ -`.
@@ -206,8 +213,8 @@ impl Servers {
         with_path(&self.amqp_url, name)
     }
 
-    /// Removes a vhost with its queues, closing its connections. A missing one is not an error. Without a management
-    /// URL, removes nothing.
+    /// Removes a vhost with its queues, closing its connections. A missing one is not an error.
+    /// Without a management URL, removes nothing.
     ///
     /// # Errors
     /// The management API does not answer or refuses.
@@ -218,8 +225,8 @@ impl Servers {
         }
     }
 
-    /// Creates a RabbitMQ user with these permissions in a vhost, and returns its URL. An existing user gets the
-    /// permissions.
+    /// Creates a RabbitMQ user with these permissions in a vhost, and returns its URL. An existing
+    /// user gets the permissions.
     ///
     /// # Errors
     /// There is no management URL, or the management API does not answer or refuses.
@@ -272,7 +279,8 @@ impl Servers {
         })
     }
 
-    /// Returns the number of consumers. Only a declare reports it without delay; a passive one changes nothing.
+    /// Returns the number of consumers. Only a declare reports it without delay; a passive one
+    /// changes nothing.
     async fn consumers(&self, vhost: &str, queue: &str) -> anyhow::Result<u32> {
         let mut url = parse(&self.amqp_url)?;
         url.path_segments_mut()
@@ -334,8 +342,8 @@ fn with_path(url: &str, path: &str) -> anyhow::Result<String> {
     Ok(url.into())
 }
 
-/// The guard process. It uses blocking pipes and threads rather than tokio's, which would belong to the runtime that
-/// created them; other tests use the servers later.
+/// The guard process. It uses blocking pipes and threads rather than tokio's, which would belong
+/// to the runtime that created them; other tests use the servers later.
 struct Guard {
     pid: u32,
     talk: Mutex<Talk>,
@@ -424,7 +432,8 @@ impl Guard {
 
 impl Talk {
     fn send(&mut self, line: &str) -> anyhow::Result<()> {
-        // A single write, so that a line is never partial. A pipe buffers many of them, so this does not block.
+        // A single write, so that a line is never partial. A pipe buffers many of them, so this
+        // does not block.
         self.stdin
             .write_all(format!("{line}\n").as_bytes())
             .context("the guard has ended")
@@ -437,7 +446,8 @@ fn report_lines(stderr: ChildStderr, report: impl Fn(&str)) {
     }
 }
 
-/// Passes on the guard's lines. At their end, waits for the guard's end, so that it is always reaped.
+/// Passes on the guard's lines. At their end, waits for the guard's end, so that it is always
+/// reaped.
 fn read_until_ended(mut child: Child, lines: &mpsc::UnboundedSender<String>) {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -1,4 +1,5 @@
-//! Every branch in the life of a job, as a pure function from the result of a stage to what must be committed.
+//! Every branch in the life of a job, as a pure function from the result of a stage to what must
+//! be committed.
 
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ pub struct Commit<C> {
     pub record: Record,
     /// The outcome of its effect.
     pub effect: Option<EffectOutcome>,
-    /// The state of effects that earlier attempts left open, if this attempt found nothing more to do.
+    /// The state of effects that earlier attempts left open, if this attempt found nothing more to
+    /// do.
     pub leftover: Option<EffectState>,
     /// The changes to the product's tables.
     pub changes: Option<C>,
@@ -153,7 +155,8 @@ pub enum Next {
     Stage {
         /// Its name.
         stage: String,
-        /// Whether this claim continues with it at once; otherwise the job is given up with a wake-up.
+        /// Whether this claim continues with it at once; otherwise the job is given up with a
+        /// wake-up.
         keep: bool,
     },
     /// No stage is left: the job succeeds, or waits for its follow-ups.
@@ -178,8 +181,8 @@ pub enum Next {
 
 /// The number of lost compare-and-sets at which an attempt counts as failed.
 const CONFLICTS: u32 = 5;
-/// The number of attempts, the first included, while the provider answers with words that are not known here. Some such answers
-/// pass by themselves; the others need a person soon.
+/// The number of attempts, the first included, while the provider answers with words that are not
+/// known here. Some such answers pass by themselves; the others need a person soon.
 const UNRECOGNIZED_ATTEMPTS: i32 = 4;
 
 /// Decides what must be committed for the result of a stage. `chance` in 0..1 spreads retries.
@@ -257,7 +260,8 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
         Then::Finish => Next::Finish,
     };
     let left = at.stage.effect.is_some() && at.effect.is_none();
-    // If the change is not found, the call may still have been made: another writer may have replaced it since.
+    // If the change is not found, the call may still have been made: another writer may have
+    // replaced it since.
     let leftover = left.then_some(if provider_ref.is_some() {
         EffectState::Confirmed
     } else {

@@ -14,9 +14,11 @@ pub struct Intent {
     pub target: String,
     /// What a repeated call can do.
     pub class: EffectClass,
-    /// How long after the first intent the provider dedupes on the key; afterwards a keyed effect is judged as at-least-once.
+    /// How long after the first intent the provider dedupes on the key; afterwards a keyed effect
+    /// is judged as at-least-once.
     pub keyed_for: Option<Duration>,
-    /// The resource that only one effect at a time may change (`work_item:3:17`), across all jobs and replicas.
+    /// The resource that only one effect at a time may change (`work_item:3:17`), across all jobs
+    /// and replicas.
     pub resource: Option<String>,
     /// Facts that a later look needs (a revision, a value). No secrets.
     pub detail: Value,
@@ -44,15 +46,16 @@ pub struct Effect {
     pub class: EffectClass,
     /// The facts of the intent.
     pub detail: Value,
-    /// When the call must be over, by the monotonic clock. The deadline is set before the intent is stored, so a process that was
-    /// frozen in between does not send late.
+    /// When the call must be over, by the monotonic clock. The deadline is set before the intent
+    /// is stored, so a process that was frozen in between does not send late.
     pub deadline: Instant,
     /// Whether an earlier attempt with the same key may have gone through.
     pub repeated: bool,
 }
 
-/// Returns the key of an effect: SHA-256 over job, generation, stage and target, in lowercase base32 without padding (52
-/// characters, RFC 4648). Its first 25 characters serve as Discord's nonce.
+/// Returns the key of an effect: SHA-256 over job, generation, stage and target, in lowercase
+/// base32 without padding (52 characters, RFC 4648). Its first 25 characters serve as Discord's
+/// nonce.
 #[must_use]
 pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str) -> String {
     let mut hash = Sha256::new();
@@ -75,21 +78,24 @@ pub struct PastEffect {
     pub maybe_done: bool,
     /// The epoch of the claim that stored the intent.
     pub epoch: Epoch,
-    /// The age of the first intent, counted since the last attempt that is known to have had no effect.
+    /// The age of the first intent, counted since the last attempt that is known to have had no
+    /// effect.
     pub age: Duration,
     /// How long the earlier call may still be under way; zero if its deadline has passed.
     pub may_still_run: Duration,
 }
 
 impl PastEffect {
-    /// Returns whether it is known that no attempt had the effect: then the next attempt is like the first.
+    /// Returns whether it is known that no attempt had the effect: then the next attempt is like
+    /// the first.
     #[must_use]
     pub const fn is_undone(&self) -> bool {
         matches!(self.state, EffectState::Failed) && !self.maybe_done
     }
 
-    /// Returns whether the last attempt may have had the effect. The call of an intent without an outcome was not made if the
-    /// intent is of the same claim: a claim commits the outcome of every call before it stores another intent.
+    /// Returns whether the last attempt may have had the effect. The call of an intent without an
+    /// outcome was not made if the intent is of the same claim: a claim commits the outcome of
+    /// every call before it stores another intent.
     #[must_use]
     pub fn is_open(&self, epoch: Epoch) -> bool {
         match self.state {

@@ -1,5 +1,6 @@
-//! The partial results of a stage, in named pieces: what a run has read, and what it has already done. The commit that ends
-//! a run without finishing the stage stores them with the job, so that the next run neither reads nor does them again.
+//! The partial results of a stage, in named pieces: what a run has read, and what it has already
+//! done. The commit that ends a run without finishing the stage stores them with the job, so that
+//! the next run neither reads nor does them again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +20,8 @@ const BYTES: usize = 4 << 20;
 /// The most pieces of a stage.
 const PIECES: usize = 1024;
 
-/// Returns whether a run should end before its next call: the worker drains, or the delivery has reached its time limit.
+/// Returns whether a run should end before its next call: the worker drains, or the delivery has
+/// reached its time limit.
 pub type ShouldEnd<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
 /// The partial results that an earlier run stored, see [`Kept::to_stored`].
@@ -69,7 +71,8 @@ struct Stored<'a> {
 }
 
 impl<'a> Kept<'a> {
-    /// Loads the pieces that an earlier run stored, if it was of this stage in this version and generation.
+    /// Loads the pieces that an earlier run stored, if it was of this stage in this version and
+    /// generation.
     #[must_use]
     pub fn new(
         info: &StageInfo,
@@ -127,13 +130,14 @@ impl<'a> Kept<'a> {
         serde_json::from_str(known.value.get()).ok()
     }
 
-    /// Keeps something that was read, in place of the piece of the same name. A piece that does not fit is not kept.
+    /// Keeps something that was read, in place of the piece of the same name. A piece that does
+    /// not fit is not kept.
     pub fn put(&self, piece: &str, value: &impl Serialize) {
         self.add(piece, value, false);
     }
 
-    /// Keeps a record of something that was done, as [`Kept::put`] does. It is not done again, even when a person retries the
-    /// job.
+    /// Keeps a record of something that was done, as [`Kept::put`] does. It is not done again,
+    /// even when a person retries the job.
     pub fn put_done(&self, piece: &str, value: &impl Serialize) {
         self.add(piece, value, true);
     }
@@ -179,7 +183,8 @@ impl<'a> Kept<'a> {
         self.pieces().named.is_empty()
     }
 
-    /// Returns whether the run should end here and continue later: it has made progress, and [`ShouldEnd`] returns `true`.
+    /// Returns whether the run should end here and continue later: it has made progress, and
+    /// [`ShouldEnd`] returns `true`.
     pub fn should_end(&self) -> bool {
         self.pieces().is_new && (self.should_end)()
     }

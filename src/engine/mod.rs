@@ -1,7 +1,8 @@
 //! The engine: stages, pipelines and decisions, without I/O and without any particular stage.
 //!
-//! A [`Pipeline`] is an ordered list of [`Stage`]s. A stage's outcome is data ([`StageOutcome`]); [`decide`] maps the result of a
-//! run to what must be committed ([`Commit`]). `store` and `worker` carry it out.
+//! A [`Pipeline`] is an ordered list of [`Stage`]s. A stage's outcome is data ([`StageOutcome`]);
+//! [`decide`] maps the result of a run to what must be committed ([`Commit`]). `store` and
+//! `worker` carry it out.
 
 mod checkpoint;
 mod decide;
@@ -32,5 +33,6 @@ pub use stage::{
     StageResult, Then,
 };
 
-/// Starts a named future concurrently. `app` supplies this function and awaits what it has started.
+/// Starts a named future concurrently. `app` supplies this function and awaits what it has
+/// started.
 pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;

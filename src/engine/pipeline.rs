@@ -154,7 +154,8 @@ impl<P: Product> Pipeline<P> {
     /// Adds the next stage.
     ///
     /// # Panics
-    /// Where its name is taken or a need is not earlier in the list: both are defects that show at every start.
+    /// Where its name is taken or a need is not earlier in the list: both are defects that show at
+    /// every start.
     #[must_use]
     pub fn then<S: Stage<Product = P>>(self, stage: S) -> Self {
         self.add(stage, false)

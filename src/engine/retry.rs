@@ -28,8 +28,9 @@ impl RetryPolicy {
         cap: Duration::from_secs(12 * 3600),
     };
 
-    /// Returns how long after the failed attempt `attempt` the next one is due, or `None` if it was the last one. The delay is
-    /// exponential with full jitter (`chance` in 0..1). A `retry_after` replaces it exactly, up to an hour.
+    /// Returns how long after the failed attempt `attempt` the next one is due, or `None` if it
+    /// was the last one. The delay is exponential with full jitter (`chance` in 0..1). A
+    /// `retry_after` replaces it exactly, up to an hour.
     #[must_use]
     pub fn delay(
         &self,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::fault::storable;
 
-/// Counts by kind (`events`, `work_items`) and reason (`duplicate`). Kinds and reasons are stored and published: never renamed.
+/// Counts by kind (`events`, `work_items`) and reason (`duplicate`). Kinds and reasons are stored
+/// and published: never renamed.
 pub type Skipped = BTreeMap<&'static str, BTreeMap<String, u32>>;
 
 /// The most reasons of one kind.

@@ -17,7 +17,8 @@ use super::skipped::{Skipped, bounded};
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::{EffectClass, Job};
 
-/// The product that the engine is generic over: the services of its stages, and the changes that its commits apply.
+/// The product that the engine is generic over: the services of its stages, and the changes that
+/// its commits apply.
 pub trait Product: Send + Sync + 'static {
     /// The services that stages call.
     type Services: Send + Sync;
@@ -25,15 +26,16 @@ pub trait Product: Send + Sync + 'static {
     type Changes: Send + Sync + 'static;
 }
 
-/// A stage of a pipeline. The head of its file states what it needs, what it changes and why it is safe to repeat.
+/// A stage of a pipeline. The head of its file states what it needs, what it changes and why it is
+/// safe to repeat.
 pub trait Stage: Send + Sync + 'static {
     /// The product that the stage belongs to.
     type Product: Product;
 
     /// The durable name, in Postgres, messages and metrics. It is never renamed.
     const NAME: &'static str;
-    /// The version of the output, raised when its shape changes. A worker that does not know a stored version leaves the job
-    /// to one that does.
+    /// The version of the output, raised when its shape changes. A worker that does not know a
+    /// stored version leaves the job to one that does.
     const VERSION: i32 = 1;
     /// The stages whose outputs it reads; each must come earlier in the pipeline.
     const NEEDS: &'static [&'static str] = &[];
@@ -46,8 +48,8 @@ pub trait Stage: Send + Sync + 'static {
     /// The output, stored as its checkpoint.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Looks: reads what the run needs and, if the stage is about to have an effect, returns the intent, which the engine stores
-    /// before it calls [`Stage::run`]. Changes nothing outside.
+    /// Looks: reads what the run needs and, if the stage is about to have an effect, returns the
+    /// intent, which the engine stores before it calls [`Stage::run`]. Changes nothing outside.
     fn prepare(
         &self,
         _cx: &Context<'_, Self::Product>,
@@ -147,8 +149,8 @@ impl<O, C> StageOutcome<O, C> {
         self
     }
 
-    /// Adds the counts by reason of what was skipped; empty counts add nothing. At most 32 reasons of one kind are kept, of at
-    /// most 64 bytes; the others are counted as `other`.
+    /// Adds the counts by reason of what was skipped; empty counts add nothing. At most 32 reasons
+    /// of one kind are kept, of at most 64 bytes; the others are counted as `other`.
     #[must_use]
     pub fn with_skipped(mut self, kind: &'static str, counts: BTreeMap<String, u32>) -> Self {
         let counts = bounded(counts);
@@ -210,8 +212,8 @@ pub struct Context<'a, P: Product> {
 }
 
 impl<'a, P: Product> Context<'a, P> {
-    /// Creates the context for a stage of a claimed job. `payload` keeps the decoded payload between the stages of one run,
-    /// `kept` the partial results of this stage.
+    /// Creates the context for a stage of a claimed job. `payload` keeps the decoded payload
+    /// between the stages of one run, `kept` the partial results of this stage.
     #[must_use]
     pub const fn new(
         job: &'a Job,
@@ -239,7 +241,8 @@ impl<'a, P: Product> Context<'a, P> {
         self
     }
 
-    /// Returns the partial results of this stage, from this run and from earlier ones that did not finish it.
+    /// Returns the partial results of this stage, from this run and from earlier ones that did not
+    /// finish it.
     #[must_use]
     pub const fn pieces(&self) -> &'a Kept<'a> {
         self.kept
@@ -248,16 +251,19 @@ impl<'a, P: Product> Context<'a, P> {
     /// Returns the output of an earlier stage, which must be among this stage's needs.
     ///
     /// # Errors
-    /// [`EngineFault`] if it is not among them, has no checkpoint, or its checkpoint does not have the expected shape.
+    /// [`EngineFault`] if it is not among them, has no checkpoint, or its checkpoint does not have
+    /// the expected shape.
     pub fn output<S: Stage<Product = P>>(&self) -> Result<S::Output, EngineFault> {
         self.maybe_output::<S>()?
             .ok_or(EngineFault::Missing(S::NAME))
     }
 
-    /// Returns the output of an earlier stage that a jump may have skipped: `None` if it has no checkpoint.
+    /// Returns the output of an earlier stage that a jump may have skipped: `None` if it has no
+    /// checkpoint.
     ///
     /// # Errors
-    /// [`EngineFault`] if the stage is not among this stage's needs, or its checkpoint does not have the expected shape.
+    /// [`EngineFault`] if the stage is not among this stage's needs, or its checkpoint does not
+    /// have the expected shape.
     pub fn maybe_output<S: Stage<Product = P>>(&self) -> Result<Option<S::Output>, EngineFault> {
         if !self.needs.contains(&S::NAME) {
             return Err(EngineFault::Undeclared(S::NAME));
@@ -319,7 +325,8 @@ pub enum EngineFault {
     /// `run` needs an intent, and `prepare` returned none.
     #[error("the stage has no stored intent")]
     NoIntent,
-    /// The run ends between two of its calls, because the worker drains or the delivery has reached its time limit.
+    /// The run ends between two of its calls, because the worker drains or the delivery has
+    /// reached its time limit.
     #[error("the stage is not finished; a later run continues from here")]
     Unfinished,
 }

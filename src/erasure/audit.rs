@@ -1,5 +1,6 @@
-//! Erases from the audit log: actions stay, and a pseudonym replaces the subject. Only the owner's function `erase_from_audit`
-//! may change the log; it changes texts only, one page at a time, and records that in the log.
+//! Erases from the audit log: actions stay, and a pseudonym replaces the subject. Only the owner's
+//! function `erase_from_audit` may change the log; it changes texts only, one page at a time, and
+//! records that in the log.
 
 use super::words::member;
 use super::{Erasure, ErasureError, Whose};

@@ -1,5 +1,5 @@
-//! Erases sealed messages: dead letters, and the payloads of jobs with an unknown schema. They are opened in small pages to find
-//! whom they name.
+//! Erases sealed messages: dead letters, and the payloads of jobs with an unknown schema. They are
+//! opened in small pages to find whom they name.
 
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -36,8 +36,8 @@ const PAYLOADS: &str = "
 const EMPTY_PAYLOAD: &str = "UPDATE jobs SET sealed_payload = NULL, payload = $2 WHERE id = $1";
 
 impl Erasure<'_> {
-    /// Returns the dead letters of the subject: for a person, those that name the person; for an organization, those of its jobs,
-    /// and those that cannot be parsed and name it.
+    /// Returns the dead letters of the subject: for a person, those that name the person; for an
+    /// organization, those of its jobs, and those that cannot be parsed and name it.
     pub(super) async fn letters(&self) -> Result<Vec<i64>, ErasureError> {
         let (mut after, mut theirs) = (0, Vec::new());
         loop {

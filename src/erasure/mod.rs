@@ -1,11 +1,12 @@
-//! Erases a person or an organization from all tables of the engine and of the product: deletes their own data, and replaces
-//! their names by a pseudonym where other data must stay.
+//! Erases a person or an organization from all tables of the engine and of the product: deletes
+//! their own data, and replaces their names by a pseudonym where other data must stay.
 //!
-//! **Invariant:** an erasure repeats its search until nothing names the subject, and deletes the row that identifies
-//! the subject last; an interrupted erasure is repeated unchanged.
+//! **Invariant:** an erasure repeats its search until nothing names the subject, and deletes the
+//! row that identifies the subject last; an interrupted erasure is repeated unchanged.
 //!
-//! An erasure scans whole tables, one window at a time, on its own connection without timeouts. It needs the owner's role and the
-//! keyring, because it opens the bodies of dead letters to find their subjects. It never runs in a worker.
+//! An erasure scans whole tables, one window at a time, on its own connection without timeouts. It
+//! needs the owner's role and the keyring, because it opens the bodies of dead letters to find
+//! their subjects. It never runs in a worker.
 
 mod audit;
 mod letters;
@@ -165,21 +166,22 @@ impl<'a> Erasure<'a> {
         })
     }
 
-    /// Returns the pseudonym: `erased-` and 8 hexadecimal digits. It is the same when the erasure is repeated.
+    /// Returns the pseudonym: `erased-` and 8 hexadecimal digits. It is the same when the erasure
+    /// is repeated.
     #[must_use]
     pub fn pseudonym(&self) -> &str {
         &self.pseudonym
     }
 
-    /// Returns the names that are not searched for in texts, because they are too short or too long, or because others have them
-    /// too.
+    /// Returns the names that are not searched for in texts, because they are too short or too
+    /// long, or because others have them too.
     #[must_use]
     pub fn left_out(&self) -> &[String] {
         &self.words.left_out
     }
 
-    /// Erases the subject, or counts the rows in a dry run. Returns the numbers of rows by table. Changes made before an error
-    /// stay.
+    /// Erases the subject, or counts the rows in a dry run. Returns the numbers of rows by table.
+    /// Changes made before an error stay.
     ///
     /// # Errors
     /// [`ErasureError`]; [`ErasureError::Live`] before anything is changed.

@@ -1,5 +1,5 @@
-//! Erases an organization: its jobs with their history, its dead letters, everything that was registered for it, and the people
-//! and accounts that no other organization has.
+//! Erases an organization: its jobs with their history, its dead letters, everything that was
+//! registered for it, and the people and accounts that no other organization has.
 
 use tokio_postgres::Client;
 
@@ -44,7 +44,8 @@ const ACCOUNTS: &str = "
     SELECT o.integration_id AS id FROM organization_integrations o WHERE o.organization_id = $1 AND NOT EXISTS (
         SELECT FROM organization_integrations x WHERE x.integration_id = o.integration_id AND x.organization_id <> $1)";
 
-/// Selects the people whom one transaction deletes, together with the rows that assign them to the organization.
+/// Selects the people whom one transaction deletes, together with the rows that assign them to the
+/// organization.
 const PEOPLE: &str = concat!(
     only_here!(),
     ", chosen AS MATERIALIZED (SELECT user_id FROM only_here ORDER BY user_id LIMIT 500)
@@ -98,8 +99,8 @@ const OF_FORGOTTEN_JOBS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Makes the people who belong to the organization only through a group members of a project, so that a repeated erasure finds
-/// them again.
+/// Makes the people who belong to the organization only through a group members of a project, so
+/// that a repeated erasure finds them again.
 const KEEP_FOUND: &str = concat!(
     only_here!(),
     "INSERT INTO project_members (project_id, user_id)
@@ -144,8 +145,8 @@ const OF_ACCOUNTS: &[(&str, &str)] = &[
     ("subscriptions", "t.integration_id = ANY ($1)"),
 ];
 
-/// The statements of the last transaction. They share it because the first of these tables determines which accounts are the
-/// organization's own.
+/// The statements of the last transaction. They share it because the first of these tables
+/// determines which accounts are the organization's own.
 const LAST: &[(&str, &str)] = &[
     (
         "organization_integrations",

@@ -1,17 +1,19 @@
-//! Passes over whole tables, a few disk pages at a time, because no index contains names. Each window is its own transaction, so
-//! an interrupted erasure keeps its changes and is repeated.
+//! Passes over whole tables, a few disk pages at a time, because no index contains names. Each
+//! window is its own transaction, so an interrupted erasure keeps its changes and is repeated.
 
 use tokio_postgres::types::ToSql;
 
 use super::{Erasure, ErasureError};
 
-/// The number of 8 KiB pages in one window. Large values, such as messages, are stored outside of these pages.
+/// The number of 8 KiB pages in one window. Large values, such as messages, are stored outside of
+/// these pages.
 const WINDOW: i64 = 64;
-/// The maximum number of passes. A pass may miss a row that is moved at the same time, so passes are repeated until one finds
-/// nothing.
+/// The maximum number of passes. A pass may miss a row that is moved at the same time, so passes
+/// are repeated until one finds nothing.
 const PASSES: usize = 3;
 
-/// Selects the tables that hold rows: the partitions of a partitioned table, otherwise the table itself.
+/// Selects the tables that hold rows: the partitions of a partitioned table, otherwise the table
+/// itself.
 const LEAVES: &str = "
     SELECT id::text AS name, pg_relation_size(id) / current_setting('block_size')::bigint + 1 AS pages
     FROM (SELECT oid::regclass AS id FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
@@ -26,8 +28,8 @@ pub(super) enum Deed<'a> {
 }
 
 impl Erasure<'_> {
-    /// Changes or deletes the rows of a table that meet a condition over `t`, and counts them; a dry run only counts. A changed
-    /// row must not meet the condition again.
+    /// Changes or deletes the rows of a table that meet a condition over `t`, and counts them; a
+    /// dry run only counts. A changed row must not meet the condition again.
     pub(super) async fn pass(
         &mut self,
         table: &'static str,

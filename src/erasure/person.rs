@@ -1,4 +1,5 @@
-//! Erases a person: deletes their own rows; the history of groups stays, with a pseudonym or no user in their place.
+//! Erases a person: deletes their own rows; the history of groups stays, with a pseudonym or no
+//! user in their place.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -18,7 +19,8 @@ const FIND: &str = "
         AND (e.verified OR NOT EXISTS (SELECT FROM user_emails v WHERE v.email = e.email AND v.verified))
     ORDER BY id LIMIT 10";
 
-/// Selects the person's name with a flag whether another user has it too, and the addresses that no other user has verified.
+/// Selects the person's name with a flag whether another user has it too, and the addresses that
+/// no other user has verified.
 const NAMES: &str = "
     SELECT u.name AS name, EXISTS (SELECT FROM users o WHERE o.id <> u.id AND lower(o.name) = lower(u.name)) AS is_shared
         FROM users u WHERE u.id = $1
@@ -124,7 +126,8 @@ impl Erasure<'_> {
         .await
     }
 
-    /// Deletes the tokens of the person's identities. Jobs that act as such an identity wait until somebody signs in.
+    /// Deletes the tokens of the person's identities. Jobs that act as such an identity wait until
+    /// somebody signs in.
     async fn identities(&mut self) -> Result<(), ErasureError> {
         for row in self.client.query(IDENTITIES, &[&self.pattern]).await? {
             let id: i64 = row.try_get("id")?;
@@ -142,7 +145,8 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// Removes the person's addresses from lists of recipients. A destination whose list becomes empty is disabled.
+    /// Removes the person's addresses from lists of recipients. A destination whose list becomes
+    /// empty is disabled.
     async fn destinations(&mut self) -> Result<(), ErasureError> {
         let rows = self.client.query(DESTINATIONS, &[&self.pattern]).await?;
         for row in &rows {
@@ -159,8 +163,8 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// Removes texts that name the person from lists, and replaces other such texts by the pseudonym. Returns whether a list
-    /// became empty or a text was replaced.
+    /// Removes texts that name the person from lists, and replaces other such texts by the
+    /// pseudonym. Returns whether a list became empty or a text was replaced.
     fn without(&self, value: &mut Value) -> bool {
         match value {
             Value::String(text) if self.words.is_in(text) => {

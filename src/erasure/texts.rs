@@ -3,8 +3,8 @@
 use super::passes::Deed;
 use super::{Erasure, ErasureError};
 
-/// The columns of a table with text and with JSON. Sealed columns are not included: those that may name somebody are opened
-/// elsewhere.
+/// The columns of a table with text and with JSON. Sealed columns are not included: those that may
+/// name somebody are opened elsewhere.
 struct Columns {
     table: &'static str,
     text: &'static [&'static str],

@@ -1,4 +1,5 @@
-//! The names of a person or an organization, and the search for them in texts, by Postgres and by this program.
+//! The names of a person or an organization, and the search for them in texts, by Postgres and by
+//! this program.
 
 use std::fmt::Write;
 
@@ -8,15 +9,15 @@ use crate::message::read_body;
 
 /// The minimum length of a word: shorter ones occur in too many other words.
 const SHORTEST: usize = 3;
-/// The maximum number of words of one erasure; `LENGTH_LIMIT` is the maximum length of one in characters. Every text is matched
-/// against a regular expression of all of them.
+/// The maximum number of words of one erasure; `LENGTH_LIMIT` is the maximum length of one in
+/// characters. Every text is matched against a regular expression of all of them.
 pub const WORDS_LIMIT: usize = 1_000;
 const LENGTH_LIMIT: usize = 320;
 /// A regular expression that matches no text.
 const NOTHING: &str = "(?=.)(?!.)";
 
-/// Names and addresses. The search is case-insensitive and finds only whole words: `ann@acme.example` is not in
-/// `joann@acme.example`.
+/// Names and addresses. The search is case-insensitive and finds only whole words:
+/// `ann@acme.example` is not in `joann@acme.example`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words {
     /// The words in lowercase, longest first.
@@ -45,8 +46,9 @@ impl Words {
         (all.words.len() <= WORDS_LIMIT).then_some(all)
     }
 
-    /// Returns an advanced regular expression of Postgres for case-insensitive matches. It finds a word in plain text and in the
-    /// text of JSON, where characters may be escaped. Without words it matches nothing.
+    /// Returns an advanced regular expression of Postgres for case-insensitive matches. It finds a
+    /// word in plain text and in the text of JSON, where characters may be escaped. Without words
+    /// it matches nothing.
     pub(super) fn pattern(&self) -> String {
         if self.words.is_empty() {
             return NOTHING.to_owned();
@@ -99,7 +101,8 @@ fn ends_with_escape(before: &str) -> bool {
         })
 }
 
-/// Returns an expression for a character, plain or as JSON may escape it. Serializers never escape ASCII letters and digits.
+/// Returns an expression for a character, plain or as JSON may escape it. Serializers never escape
+/// ASCII letters and digits.
 fn either(c: char) -> String {
     if c.is_ascii_alphanumeric() {
         return c.to_string();
@@ -132,13 +135,15 @@ fn literal(c: char) -> String {
     }
 }
 
-/// Parses a stored message or payload as intake does, with invalid UTF-8 replaced. Returns `None` if it is not JSON.
+/// Parses a stored message or payload as intake does, with invalid UTF-8 replaced. Returns `None`
+/// if it is not JSON.
 pub(super) fn parsed(bytes: &[u8]) -> Option<Value> {
     read_body(String::from_utf8_lossy(bytes).as_bytes())
 }
 
-/// Returns the text of a message or a payload for a search by [`Words`]: as stored, which has the values of repeated keys, and
-/// JSON serialized again as well, so that no character is escaped unnecessarily.
+/// Returns the text of a message or a payload for a search by [`Words`]: as stored, which has the
+/// values of repeated keys, and JSON serialized again as well, so that no character is escaped
+/// unnecessarily.
 pub(super) fn readable(bytes: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     if let Some(json) = read_body(text.as_bytes()) {

@@ -1,5 +1,5 @@
-//! Counts the jobs that wait for their turn and the open dead letters. When either reaches the operator's limit, intake is
-//! paused.
+//! Counts the jobs that wait for their turn and the open dead letters. When either reaches the
+//! operator's limit, intake is paused.
 
 use std::sync::Arc;
 use std::time::Duration;

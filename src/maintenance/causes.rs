@@ -1,4 +1,5 @@
-//! Tests again whether the causes that jobs wait for are gone, and releases jobs that wait for a version which this worker knows.
+//! Tests again whether the causes that jobs wait for are gone, and releases jobs that wait for a
+//! version which this worker knows.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The waker: publishes wake-ups for rows that are due and not stamped, organizations in turn, and again for rows whose
-//! wake-up no replica has claimed.
+//! The waker: publishes wake-ups for rows that are due and not stamped, organizations in turn, and
+//! again for rows whose wake-up no replica has claimed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::worker::{LaneLimiter, WorkerContext};
 const STALE: Duration = Duration::from_secs(5);
 /// A wake-up without a claim is published again after this time whatever its queue holds.
 const STALE_ANYHOW: Duration = Duration::from_secs(600);
-/// The most pages read in one round: a circle of many organizations without due rows takes several.
+/// The most pages read in one round: a circle of many organizations without due rows takes
+/// several.
 const LOOKS: usize = 64;
 
 /// See the module.
@@ -37,7 +38,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
         late_after: Duration::from_secs(10),
     };
 
-    /// Wakes every lane. A queue whose depth cannot be read does not delay the others for long; the round returns the last error.
+    /// Wakes every lane. A queue whose depth cannot be read does not delay the others for long;
+    /// the round returns the last error.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let stamping = self.context.stamps.while_stamping();
         let mut met = Ok(false);
@@ -52,8 +54,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
-    /// Fills the lane's queue up to twice the lane's capacity, or to what the lane completes in two rounds, whichever is
-    /// more. The rest of a backlog stays in Postgres, where its order can still be fair.
+    /// Fills the lane's queue up to twice the lane's capacity, or to what the lane completes in
+    /// two rounds, whichever is more. The rest of a backlog stays in Postgres, where its order can
+    /// still be fair.
     async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), Trouble> {
         let depth = self.context.publisher.depth(limiter.lane.queue).await?;
         let soon = limiter.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
@@ -108,8 +111,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
         Ok(())
     }
 
-    /// Publishes wake-ups for the rows that were stamped. If the answer was lost, it is not known which rows those are: every
-    /// stamp of this replica is in doubt.
+    /// Publishes wake-ups for the rows that were stamped. If the answer was lost, it is not known
+    /// which rows those are: every stamp of this replica is in doubt.
     async fn publish(
         &self,
         pipeline: &str,

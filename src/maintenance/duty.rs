@@ -1,5 +1,5 @@
-//! A duty: named work that is repeated at an interval, with a time limit, a metric, and a record of when it was last done. No
-//! duty waits for another one.
+//! A duty: named work that is repeated at an interval, with a time limit, a metric, and a record
+//! of when it was last done. No duty waits for another one.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -33,8 +33,8 @@ pub trait Duty: Send + 'static {
     /// The schedule.
     const PLAN: Plan;
 
-    /// Does one bounded round. Returns `true` if there is more to do, with which the same run continues. `now` is this machine's
-    /// clock.
+    /// Does one bounded round. Returns `true` if there is more to do, with which the same run
+    /// continues. `now` is this machine's clock.
     fn round(&mut self, now: OffsetDateTime) -> impl Future<Output = Result<bool, Trouble>> + Send;
 }
 
@@ -162,7 +162,8 @@ pub async fn keep<D: Duty>(mut duty: D, duties: Arc<Duties>, end: CancellationTo
     }
 }
 
-/// Does one run: rounds while there is more to do and time is left. Returns how long to wait before the next run.
+/// Does one run: rounds while there is more to do and time is left. Returns how long to wait
+/// before the next run.
 async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
     let plan = D::PLAN;
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Publishes outcome events and replies whose rows are due, because their writers did not publish them or they are to be
-//! repeated.
+//! Publishes outcome events and replies whose rows are due, because their writers did not publish
+//! them or they are to be repeated.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Seals the headers of dead letters that a worker of an earlier version stored, which still runs or ran until recently.
+//! Seals the headers of dead letters that a worker of an earlier version stored, which still runs
+//! or ran until recently.
 
 use std::sync::Arc;
 use std::time::Duration;

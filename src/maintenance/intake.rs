@@ -1,5 +1,5 @@
-//! Reads the depth of the intake queue: more messages than the lane completes in a second are a burst, whose messages become
-//! rows.
+//! Reads the depth of the intake queue: more messages than the lane completes in a second are a
+//! burst, whose messages become rows.
 
 use std::sync::Arc;
 use std::time::Duration;

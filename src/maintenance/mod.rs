@@ -1,7 +1,8 @@
-//! ★ The duties of a replica, which run beside the path of its jobs: a file for each, with an interval, a time limit and a metric
-//! of its own.
+//! ★ The duties of a replica, which run beside the path of its jobs: a file for each, with an
+//! interval, a time limit and a metric of its own.
 //!
-//! **Invariant:** no duty waits for another one, and a duty that needs only Postgres never waits for RabbitMQ.
+//! **Invariant:** no duty waits for another one, and a duty that needs only Postgres never waits
+//! for RabbitMQ.
 
 mod backlog;
 mod causes;
@@ -122,7 +123,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
     }
 }
 
-/// ★ Returns the duties of a process, which need no lease: each a future that runs until `end`, across all incarnations.
+/// ★ Returns the duties of a process, which need no lease: each a future that runs until `end`,
+/// across all incarnations.
 pub fn duties_of_process(
     (store, tracker, keyring): (Store, Tracker, Arc<Keyring>),
     due_announcements: DueAnnouncements,

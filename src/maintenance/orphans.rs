@@ -1,5 +1,5 @@
-//! Frees rows that name this replica as their owner although it does not have them in hand, as after a write whose answer was
-//! lost.
+//! Frees rows that name this replica as their owner although it does not have them in hand, as
+//! after a write whose answer was lost.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let mut orphans = self.context.store().owned(self.replica).await?;
-        // The jobs in hand are read after the rows, because a claim takes its job in hand before it writes the row.
+        // The jobs in hand are read after the rows, because a claim takes its job in hand before
+        // it writes the row.
         orphans.retain(|(job, _)| !self.context.running.has(*job));
         for (job, epoch) in orphans {
             if self

@@ -1,5 +1,5 @@
-//! Maintains the partitions: makes those of the coming months, moves their rows out of the default partition, and drops old
-//! partitions whole.
+//! Maintains the partitions: makes those of the coming months, moves their rows out of the default
+//! partition, and drops old partitions whole.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Releases jobs whose cause is gone: a bounded number of jobs of every release each second, until none is left.
+//! Releases jobs whose cause is gone: a bounded number of jobs of every release each second, until
+//! none is left.
 
 use std::time::Duration;
 

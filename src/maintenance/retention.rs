@@ -1,7 +1,8 @@
-//! Deletes what is over, in the engine's tables and in the product's: a pass of bounded rounds, done by one replica at a time.
+//! Deletes what is over, in the engine's tables and in the product's: a pass of bounded rounds,
+//! done by one replica at a time.
 //!
-//! **Invariant:** the caller's clock decides what is old enough to be deleted, and nothing is deleted while that clock
-//! and Postgres' clock differ by more than 10 minutes.
+//! **Invariant:** the caller's clock decides what is old enough to be deleted, and nothing is
+//! deleted while that clock and Postgres' clock differ by more than 10 minutes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -77,12 +78,14 @@ impl Retention {
         }
     }
 
-    /// Does the next bounded part of a pass. `now` is this machine's clock, read for this call, because a pass may take long.
-    /// Returns `true` if more is left: call again at once. Returns `false` if the pass is over, or if another replica is
-    /// doing one: the next call begins another pass.
+    /// Does the next bounded part of a pass. `now` is this machine's clock, read for this call,
+    /// because a pass may take long. Returns `true` if more is left: call again at once. Returns
+    /// `false` if the pass is over, or if another replica is doing one: the next call begins
+    /// another pass.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] where Postgres' clock differs from `now` by more than 10 minutes: nothing is deleted then.
+    /// [`StoreError::Clocks`] where Postgres' clock differs from `now` by more than 10 minutes:
+    /// nothing is deleted then.
     /// [`RetentionError`]: the next call continues with the part after the one that failed.
     pub async fn round(
         &self,

@@ -1,5 +1,5 @@
-//! Takes back stamps of wake-ups that may not have been published: those of this replica that are in doubt, and those of replicas
-//! that have ended.
+//! Takes back stamps of wake-ups that may not have been published: those of this replica that are
+//! in doubt, and those of replicas that have ended.
 
 use std::time::Duration;
 

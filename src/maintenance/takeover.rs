@@ -1,5 +1,5 @@
-//! Ends dead replicas and takes over their jobs. It needs only Postgres: the jobs get the next permits of this replica, and their
-//! rows are due, so the wakers of all replicas find them.
+//! Ends dead replicas and takes over their jobs. It needs only Postgres: the jobs get the next
+//! permits of this replica, and their rows are due, so the wakers of all replicas find them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,8 @@ use time::OffsetDateTime;
 
 use super::intake::Intake;
 
-/// The common facts of a job's message. For a newer schema, the fields that it shares with this one.
+/// The common facts of a job's message. For a newer schema, the fields that it shares with this
+/// one.
 #[derive(Debug, Clone, Copy)]
 pub struct AboutJob<'a> {
     /// Schema version of the message.

@@ -1,5 +1,5 @@
-//! Bodies over the limit, which are discarded while they arrive, and the source and dedupe key that a refused message
-//! names.
+//! Bodies over the limit, which are discarded while they arrive, and the source and dedupe key
+//! that a refused message names.
 
 use std::fmt;
 
@@ -30,8 +30,8 @@ impl Discarded {
     }
 }
 
-/// The source and dedupe key of a refused message, as far as they can be parsed. No other field is built in memory,
-/// whatever its size.
+/// The source and dedupe key of a refused message, as far as they can be parsed. No other field is
+/// built in memory, whatever its size.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The source.

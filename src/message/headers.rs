@@ -1,5 +1,5 @@
-//! The allow-list of AMQP headers that may be stored and shown unsealed. Any other header may hold a secret of its
-//! producer.
+//! The allow-list of AMQP headers that may be stored and shown unsealed. Any other header may hold
+//! a secret of its producer.
 
 use serde_json::{Map, Value};
 
@@ -11,13 +11,13 @@ const DEATHS: &str = "x-death";
 /// The maximum number of [`DEATHS`] entries that are kept, and the longest text in one, in bytes.
 const DEATHS_LIMIT: usize = 8;
 const TEXT_LIMIT: usize = 255;
-/// Delivery counts, which the broker adds when it redelivers a message. A text value under such a name is not the
-/// broker's.
+/// Delivery counts, which the broker adds when it redelivers a message. A text value under such a
+/// name is not the broker's.
 pub const DELIVERY_COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
 
-/// Returns the headers of the allow-list: a trace context that parses, the broker's counts, and the queue, reason and
-/// count of each `x-death` entry. A producer may set any of these names, so values that do not have the broker's form
-/// are dropped.
+/// Returns the headers of the allow-list: a trace context that parses, the broker's counts, and
+/// the queue, reason and count of each `x-death` entry. A producer may set any of these names, so
+/// values that do not have the broker's form are dropped.
 #[must_use]
 pub fn allowed_headers(headers: &Value) -> Value {
     let text = |name| headers.get(name).and_then(Value::as_str);
@@ -54,7 +54,8 @@ pub fn allowed_headers(headers: &Value) -> Value {
     Value::Object(allowed)
 }
 
-/// Returns an entry of [`DEATHS`] without its routing keys and exchanges, which the producer chooses.
+/// Returns an entry of [`DEATHS`] without its routing keys and exchanges, which the producer
+/// chooses.
 fn death(entry: &Value) -> Option<Value> {
     let count = entry.get("count").filter(|count| count.is_i64())?;
     let mut kept = Map::from_iter([("count".to_owned(), count.clone())]);

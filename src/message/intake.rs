@@ -1,9 +1,9 @@
-//! Decodes an AMQP body into a [`Request`]: limits first, then JSON, then the shape, then secrets hashed or sealed. No
-//! I/O.
+//! Decodes an AMQP body into a [`Request`]: limits first, then JSON, then the shape, then secrets
+//! hashed or sealed. No I/O.
 //!
-//! A value that cannot be represented (see [`repair`]) affects only the part that holds it. In an event's payload,
-//! which is not parsed here, it is repaired. In a field that is parsed, it causes a refusal that names the field's
-//! path.
+//! A value that cannot be represented (see [`repair`]) affects only the part that holds it. In an
+//! event's payload, which is not parsed here, it is repaired. In a field that is parsed, it causes
+//! a refusal that names the field's path.
 
 use std::borrow::Cow;
 
@@ -36,8 +36,8 @@ pub struct Envelope {
     pub message_id: Option<String>,
     /// AMQP `app_id`: the source if the body has none.
     pub app_id: Option<String>,
-    /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its connection
-    /// (<https://www.rabbitmq.com/docs/validated-user-id>).
+    /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its
+    /// connection (<https://www.rabbitmq.com/docs/validated-user-id>).
     pub user_id: Option<String>,
     /// Size of the header table in bytes.
     pub header_bytes: usize,
@@ -124,9 +124,9 @@ pub fn decode_intake(
     Ok(Intake::Request { request, digest })
 }
 
-/// The fields that are read from a message of any schema, each at most once: if a key occurred twice, another parser
-/// could take the message for another job. Source and key are strings that need no repair: after a repair, two keys
-/// could be equal.
+/// The fields that are read from a message of any schema, each at most once: if a key occurred
+/// twice, another parser could take the message for another job. Source and key are strings that
+/// need no repair: after a repair, two keys could be equal.
 #[derive(Deserialize)]
 #[expect(
     dead_code,
@@ -151,8 +151,8 @@ pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> 
     }
 }
 
-/// Returns the SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token`
-/// replaced by its SHA-256, so that the digest can be stored.
+/// Returns the SHA-256 of a message's canonical JSON: keys sorted, no white space, each
+/// `shared_secret` and `token` replaced by its SHA-256, so that the digest can be stored.
 #[must_use]
 pub fn canonical_digest(message: &Value) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -217,7 +217,8 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refus
     Ok(Body { as_sent, repaired })
 }
 
-/// Returns whether a body with this `content_encoding` is unencoded. Spring AMQP and kombu set the character set there.
+/// Returns whether a body with this `content_encoding` is unencoded. Spring AMQP and kombu set the
+/// character set there.
 fn is_plain(content_encoding: &str) -> bool {
     ["", "identity", "utf-8", "utf8"]
         .iter()
@@ -236,8 +237,8 @@ impl Body<'_> {
         })
     }
 
-    /// Deserializes the body as sent into a `T`. A value that cannot be represented is an error only in a field that
-    /// `T` reads. The caller has already checked that the body is JSON.
+    /// Deserializes the body as sent into a `T`. A value that cannot be represented is an error
+    /// only in a field that `T` reads. The caller has already checked that the body is JSON.
     fn shaped<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let mut reader = serde_json::Deserializer::from_str(self.as_sent);
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -275,16 +276,17 @@ impl Body<'_> {
     }
 }
 
-/// Describes why a JSON value cannot be represented. The parser's error gives its position and repeats none of its
-/// content.
+/// Describes why a JSON value cannot be represented. The parser's error gives its position and
+/// repeats none of its content.
 fn spoiled(error: &serde_json::Error) -> String {
     format!(
         "expected a value that can be represented, got {error}; use whole characters, and numbers that a 64-bit float can hold"
     )
 }
 
-/// Returns a serde shape error without the offending value (``invalid type: integer `7`, expected a string``). The
-/// value may be a secret in the wrong place or of the wrong type, and a refusal is stored, logged and announced.
+/// Returns a serde shape error without the offending value (``invalid type: integer `7`, expected
+/// a string``). The value may be a secret in the wrong place or of the wrong type, and a refusal
+/// is stored, logged and announced.
 fn without_value(detail: &str) -> String {
     let quotes_a_value =
         detail.starts_with("invalid type: ") || detail.starts_with("invalid value: ");
@@ -329,8 +331,8 @@ fn names_field(path: &str, names: &[String], limit: usize, length: usize) -> Res
         .try_for_each(|name| text_field(path, name, length))
 }
 
-/// Checks that a time can be written in UTC, as Postgres stores it: near the ends of the calendar, its year in UTC may
-/// be one that RFC 3339 cannot write.
+/// Checks that a time can be written in UTC, as Postgres stores it: near the ends of the calendar,
+/// its year in UTC may be one that RFC 3339 cannot write.
 fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> {
     let Some(value) = value else { return Ok(()) };
     match value.checked_to_offset(UtcOffset::UTC) {
@@ -423,7 +425,8 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks the parts of an interaction that become part of a URL, so that none can lead to another address.
+/// Checks the parts of an interaction that become part of a URL, so that none can lead to another
+/// address.
 fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
     if !wire::is_discord_id(&interaction.application_id) {
         return Err(invalid(

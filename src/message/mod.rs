@@ -1,6 +1,6 @@
-//! The wire format: the messages of producers ([`Request`], [`Configure`], [`Cancel`]), the worker's messages to itself
-//! ([`WakeUp`]) and its announcements ([`Outcome`], built from the [`Facts`] that `store` keeps). [`decode_intake`]
-//! decodes an intake message.
+//! The wire format: the messages of producers ([`Request`], [`Configure`], [`Cancel`]), the
+//! worker's messages to itself ([`WakeUp`]) and its announcements ([`Outcome`], built from the
+//! [`Facts`] that `store` keeps). [`decode_intake`] decodes an intake message.
 
 mod about;
 mod discarded;
@@ -99,7 +99,8 @@ pub struct Request {
     pub search: Option<Search>,
     /// Service-hook events.
     pub events: Vec<HookEvent>,
-    /// Names of destinations. Without a list, the organization's defaults; with an empty list, none.
+    /// Names of destinations. Without a list, the organization's defaults; with an empty list,
+    /// none.
     pub notify: Option<Vec<String>>,
     /// The Discord interaction to answer.
     pub interaction: Option<Interaction>,
@@ -143,7 +144,8 @@ const fn default_search_limit() -> u32 {
 /// A service-hook event as received, with its shared secret hashed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HookEvent {
-    /// The body as received, except for values that cannot be represented. Not parsed before `handle_events`.
+    /// The body as received, except for values that cannot be represented. Not parsed before
+    /// `handle_events`.
     pub payload: Box<RawValue>,
     /// SHA-256 of the shared secret, in lowercase hex.
     pub secret_sha256: Option<String>,
@@ -189,7 +191,8 @@ impl fmt::Debug for Interaction {
 /// The column name under which an interaction's token is sealed.
 pub const INTERACTION_TOKEN: &str = "payload.interaction.token";
 
-/// Returns the interaction of a stored [`Request`]. Deserializes no other field, so other fields may have any form.
+/// Returns the interaction of a stored [`Request`]. Deserializes no other field, so other fields
+/// may have any form.
 #[must_use]
 pub fn interaction_of(payload: &str) -> Option<Interaction> {
     #[derive(Deserialize)]
@@ -236,7 +239,8 @@ pub struct Cancel {
     pub dedupe_key: String,
 }
 
-/// Asks a worker to look at a job's row. The only kind of message that the worker publishes to itself.
+/// Asks a worker to look at a job's row. The only kind of message that the worker publishes to
+/// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakeUp {
     /// Id of the job.

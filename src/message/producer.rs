@@ -1,12 +1,13 @@
-//! Producers, and the names that their messages may use. No I/O: registrations are stored elsewhere.
+//! Producers, and the names that their messages may use. No I/O: registrations are stored
+//! elsewhere.
 
 use std::sync::Arc;
 
 use super::Refusal;
 
-/// RabbitMQ's direct reply-to: the pseudo-queue that a requester names and consumes, and the prefix of the generated
-/// names to which answers go. RabbitMQ generates one name per requesting channel; it cannot be guessed
-/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+/// RabbitMQ's direct reply-to: the pseudo-queue that a requester names and consumes, and the
+/// prefix of the generated names to which answers go. RabbitMQ generates one name per requesting
+/// channel; it cannot be guessed (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// A registered producer. Each list holds names, and prefixes followed by `*`.
@@ -40,7 +41,8 @@ pub enum Named<'a> {
 /// The sender of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
-    /// Every message is trusted. Holds the user that RabbitMQ has verified, if the message has one.
+    /// Every message is trusted. Holds the user that RabbitMQ has verified, if the message has
+    /// one.
     Trusted(Option<String>),
     /// A registered producer.
     Known(Arc<Producer>),

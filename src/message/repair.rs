@@ -1,9 +1,10 @@
-//! Repair of JSON that is grammatically valid but holds a value that cannot be represented, so that one such value does
-//! not make the whole message unreadable.
+//! Repair of JSON that is grammatically valid but holds a value that cannot be represented, so
+//! that one such value does not make the whole message unreadable.
 //!
-//! The grammar (RFC 8259, <https://www.rfc-editor.org/rfc/rfc8259>) allows the escape of half a surrogate pair (section
-//! 8.2) and numbers of any size (section 6), and lets a parser ignore a byte order mark (section 8.1). `serde_json`
-//! rejects all three. Text that is not JSON stays as it is, and is refused where it is parsed.
+//! The grammar (RFC 8259, <https://www.rfc-editor.org/rfc/rfc8259>) allows the escape of half a
+//! surrogate pair (section 8.2) and numbers of any size (section 6), and lets a parser ignore a
+//! byte order mark (section 8.1). `serde_json` rejects all three. Text that is not JSON stays as
+//! it is, and is refused where it is parsed.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const REPLACEMENT: &str = "\\ufffd";
 /// Bytes of an escaped UTF-16 code unit: `\u` and four hex digits.
 const CODE_UNIT_BYTES: usize = 6;
-/// The length in characters up to which a number without an exponent is below the largest double, 1.8e308.
+/// The length in characters up to which a number without an exponent is below the largest double,
+/// 1.8e308.
 const DIGITS_IN_RANGE: usize = 308;
 
 /// A JSON text after [`repair`].
@@ -27,9 +29,10 @@ pub(super) struct Repaired<'a> {
     pub(super) depth: usize,
 }
 
-/// Replaces each half of a surrogate pair that stands alone by U+FFFD, and each number that `serde_json` cannot
-/// represent by a string of the same characters, so that two different numbers stay different. Reads the text once, and
-/// copies it only if something changes. Text that is not JSON does not become JSON.
+/// Replaces each half of a surrogate pair that stands alone by U+FFFD, and each number that
+/// `serde_json` cannot represent by a string of the same characters, so that two different numbers
+/// stay different. Reads the text once, and copies it only if something changes. Text that is not
+/// JSON does not become JSON.
 pub(super) fn repair(text: &str) -> Repaired<'_> {
     let mut pass = Pass {
         text,
@@ -57,14 +60,15 @@ pub fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 
-/// Returns a JSON string as it is displayed: half a surrogate pair becomes U+FFFD, and a number that cannot be
-/// represented becomes its characters. Returns `None` for other values.
+/// Returns a JSON string as it is displayed: half a surrogate pair becomes U+FFFD, and a number
+/// that cannot be represented becomes its characters. Returns `None` for other values.
 #[must_use]
 pub fn shown_string(json: &str) -> Option<String> {
     serde_json::from_str(&repair(json).text).ok()
 }
 
-/// Parses a message's body as intake does, but without its limits. Returns `None` if it is not JSON.
+/// Parses a message's body as intake does, but without its limits. Returns `None` if it is not
+/// JSON.
 #[must_use]
 pub fn read_body(body: &[u8]) -> Option<Value> {
     let text = str::from_utf8(without_mark(body)).ok()?;
@@ -80,7 +84,8 @@ struct Pass<'a> {
     depth: usize,
 }
 
-/// Each method takes a position in the text and returns the position after the part that it has read.
+/// Each method takes a position in the text and returns the position after the part that it has
+/// read.
 impl<'a> Pass<'a> {
     fn opened(&mut self, at: usize) -> usize {
         self.open += 1;
@@ -108,8 +113,8 @@ impl<'a> Pass<'a> {
     fn escape(&mut self, at: usize) -> usize {
         let next = at + CODE_UNIT_BYTES;
         match self.code_unit(at) {
-            // A backslash and one more byte. After an unfinished `\u` that byte may be anything; the text is then not
-            // JSON.
+            // A backslash and one more byte. After an unfinished `\u` that byte may be anything;
+            // the text is then not JSON.
             None => at + 2,
             Some(0xd800..=0xdbff) if matches!(self.code_unit(next), Some(0xdc00..=0xdfff)) => {
                 next + CODE_UNIT_BYTES
@@ -169,8 +174,8 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Returns whether the text is a JSON number that `serde_json` cannot represent. Deserializing it as ignored checks
-/// only its grammar.
+/// Returns whether the text is a JSON number that `serde_json` cannot represent. Deserializing it
+/// as ignored checks only its grammar.
 fn is_out_of_range(number: &str) -> bool {
     let may_be = number.len() > DIGITS_IN_RANGE || number.contains(['e', 'E']);
     may_be

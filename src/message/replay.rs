@@ -1,5 +1,5 @@
-//! The proof of origin of a replayed message. Its AMQP user is the operator's, so a sealed header names the producer.
-//! Making one requires the keyring, and it is valid for that body only.
+//! The proof of origin of a replayed message. Its AMQP user is the operator's, so a sealed header
+//! names the producer. Making one requires the keyring, and it is valid for that body only.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,8 @@ use crate::secrets::{Keyring, Place};
 /// Name of the header.
 pub const REPLAY: &str = "x-dispatch-replay";
 
-/// Returns the header's value for a body of `producer`, which is `None` if the producer is unknown.
+/// Returns the header's value for a body of `producer`, which is `None` if the producer is
+/// unknown.
 #[must_use]
 pub fn proof_of_replay(keyring: &Keyring, body: &[u8], producer: Option<&str>) -> String {
     keyring.seal(
@@ -18,8 +19,8 @@ pub fn proof_of_replay(keyring: &Keyring, body: &[u8], producer: Option<&str>) -
     )
 }
 
-/// Returns the producer that the header names for this body: `Some(None)` if the producer is unknown, `None` if the
-/// header was not made for this body.
+/// Returns the producer that the header names for this body: `Some(None)` if the producer is
+/// unknown, `None` if the header was not made for this body.
 #[must_use]
 pub fn replayed_for(keyring: &Keyring, body: &[u8], proof: &str) -> Option<Option<String>> {
     let producer = keyring.open(place(&digest(body)), proof).ok()?;

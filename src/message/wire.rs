@@ -1,5 +1,6 @@
-//! The messages of producers, as they are deserialized and as the source of their JSON Schema. A limit that a type
-//! cannot express is stated next to its field for the schema, and checked in `intake`.
+//! The messages of producers, as they are deserialized and as the source of their JSON Schema. A
+//! limit that a type cannot express is stated next to its field for the schema, and checked in
+//! `intake`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -13,7 +14,8 @@ use super::{
     Search, TOKEN_LENGTH,
 };
 
-/// Text without NUL, which Postgres cannot store. The syntax is ECMA-262, as in JSON Schema patterns.
+/// Text without NUL, which Postgres cannot store. The syntax is ECMA-262, as in JSON Schema
+/// patterns.
 pub(super) const NO_NUL: &str = r"^[^\u0000]*$";
 /// Text that can be one path segment of a URL: see [`is_segment`].
 pub(super) const SEGMENT: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^. \u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
@@ -42,8 +44,9 @@ pub(super) struct Job {
     )]
     #[schemars(length(min = 1, max = SOURCE_LENGTH), regex(pattern = NO_NUL))]
     source: Option<String>,
-    /// Together with `source`, unique while the job is kept (by default until 30 days after it ended).
-    /// The same message again is the same job; a different one is refused. Required here or as the AMQP property `message_id`.
+    /// Together with `source`, unique while the job is kept (by default until 30 days after it
+    /// ended). The same message again is the same job; a different one is refused. Required here
+    /// or as the AMQP property `message_id`.
     #[expect(
         dead_code,
         reason = "named so that the key is known here; read before the shape is"
@@ -53,7 +56,8 @@ pub(super) struct Job {
     /// The tenant's slug.
     #[schemars(length(min = 1, max = NAME_LENGTH), regex(pattern = NO_NUL))]
     pub(super) organization: String,
-    /// Id of the Azure DevOps account. Without one, the job answers with the accounts to choose from, and waits.
+    /// Id of the Azure DevOps account. Without one, the job answers with the accounts to choose
+    /// from, and waits.
     #[serde(default)]
     #[schemars(length(min = 1, max = ACCOUNT_LENGTH), regex(pattern = NO_NUL))]
     pub(super) account: Option<String>,
@@ -68,7 +72,8 @@ pub(super) struct Job {
     #[serde(default)]
     #[schemars(length(max = EVENTS_LIMIT))]
     pub(super) events: Vec<Event>,
-    /// Names of destinations. Without a list, the organization's defaults; with an empty list, none.
+    /// Names of destinations. Without a list, the organization's defaults; with an empty list,
+    /// none.
     #[serde(default)]
     #[schemars(length(max = NOTIFY_LIMIT), inner(length(min = 1, max = ACCOUNT_LENGTH), regex(pattern = NO_NUL)))]
     pub(super) notify: Option<Vec<String>>,
@@ -92,7 +97,8 @@ pub(super) struct Event {
     /// The body of the service hook: any JSON value.
     #[schemars(with = "Value")]
     pub(super) payload: Box<RawValue>,
-    /// The shared secret sent with the event. It is replaced by its SHA-256 before anything is stored.
+    /// The shared secret sent with the event. It is replaced by its SHA-256 before anything is
+    /// stored.
     #[serde(default, deserialize_with = "hook_secret")]
     pub(super) shared_secret: Option<String>,
 }
@@ -138,8 +144,8 @@ pub(super) fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
     text::<D, ACCOUNT_LENGTH>(deserializer)
 }
 
-/// Deserializes a hook's secret. One that cannot be represented is repaired: no account has that secret, so only its
-/// event is ignored.
+/// Deserializes a hook's secret. One that cannot be represented is repaired: no account has that
+/// secret, so only its event is ignored.
 fn hook_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let given = Box::<RawValue>::deserialize(deserializer)?;
     // The parser's own error is dropped: it could repeat part of a secret.
@@ -167,20 +173,22 @@ pub(super) fn check_text(text: &str, limit: usize) -> Result<(), String> {
 }
 
 /// Returns whether a text is a single path segment of a URL. The URL standard
-/// (<https://url.spec.whatwg.org/#path-state>) drops tabs, line ends and segments of dots, and some servers drop
-/// blanks, which would change the address.
+/// (<https://url.spec.whatwg.org/#path-state>) drops tabs, line ends and segments of dots, and
+/// some servers drop blanks, which would change the address.
 #[must_use]
 pub fn is_segment(text: &str) -> bool {
     !text.contains(char::is_control) && text.contains(|c| c != '.' && c != ' ')
 }
 
-/// Returns whether the text has the form of a Discord id (<https://discord.com/developers/docs/reference#snowflakes>).
+/// Returns whether the text has the form of a Discord id
+/// (<https://discord.com/developers/docs/reference#snowflakes>).
 #[must_use]
 pub fn is_discord_id(text: &str) -> bool {
     (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Returns whether the text has the form of an interaction's token. Any other text could change the address.
+/// Returns whether the text has the form of an interaction's token. Any other text could change
+/// the address.
 #[must_use]
 pub fn is_interaction_token(text: &str) -> bool {
     let is_of_tokens =

@@ -1,7 +1,9 @@
-//! The connections of the operations server: a limited number, each for one request and a short time.
+//! The connections of the operations server: a limited number, each for one request and a short
+//! time.
 //!
-//! **Invariant:** the operations server has at most 64 connections, fewer when the process may have few file
-//! descriptors; a client that opens many takes them from other clients, not from the worker.
+//! **Invariant:** the operations server has at most 64 connections, fewer when the process may
+//! have few file descriptors; a client that opens many takes them from other clients, not from the
+//! worker.
 
 use std::collections::VecDeque;
 use std::io;
@@ -46,7 +48,8 @@ const FEWEST: usize = 4;
 const HEAD_BYTES: usize = 16 << 10;
 /// The most headers of a request.
 const HEADERS: usize = 64;
-/// How long nothing is accepted after a failed accept, because the process may have no file descriptors left.
+/// How long nothing is accepted after a failed accept, because the process may have no file
+/// descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long open connections may continue after the server is cancelled.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -123,7 +126,8 @@ async fn connection(
         limits.whole,
         http.serve_connection(TokioIo::new(stream), answer),
     );
-    // Errors of a connection concern only its client. A page that panics ends only its own connection.
+    // Errors of a connection concern only its client. A page that panics ends only its own
+    // connection.
     drop(
         place
             .away
@@ -161,8 +165,9 @@ impl Places {
         self.0.retain(|place| !Arc::ptr_eq(place, ended));
     }
 
-    /// Makes room for a new connection by closing the oldest silent one: a new connection usually has a request, a silent one has
-    /// none. Returns `false` if every connection is being answered.
+    /// Makes room for a new connection by closing the oldest silent one: a new connection usually
+    /// has a request, a silent one has none. Returns `false` if every connection is being
+    /// answered.
     fn send_the_oldest_away(&mut self) -> bool {
         let Some(at) = self
             .0
@@ -179,7 +184,8 @@ impl Places {
     }
 }
 
-/// Accepts connections, and pauses after an error: without free descriptors, accepting again at once would fail in a tight loop.
+/// Accepts connections, and pauses after an error: without free descriptors, accepting again at
+/// once would fail in a tight loop.
 struct Door {
     listener: TcpListener,
     opens: Pin<Box<Sleep>>,

@@ -19,20 +19,23 @@ pub struct Check {
     pub name: String,
     /// Whether the condition holds.
     pub ok: bool,
-    /// What was found, or what is expected. Everyone who can reach the server can read it: no secrets.
+    /// What was found, or what is expected. Everyone who can reach the server can read it: no
+    /// secrets.
     pub detail: String,
 }
 
 /// The source of the readiness checks.
 pub trait Readiness: Send + Sync + 'static {
-    /// Runs all checks now. If they take longer than 3 s, they are abandoned and the worker is not ready.
+    /// Runs all checks now. If they take longer than 3 s, they are abandoned and the worker is not
+    /// ready.
     fn checks(&self) -> BoxFuture<'_, Vec<Check>>;
 }
 
 /// The longest time for the checks. The timeout of a probe must be longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Answers as long as the event loop runs. Nothing else is checked, so an unavailable dependency does not get the process killed.
+/// Answers as long as the event loop runs. Nothing else is checked, so an unavailable dependency
+/// does not get the process killed.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
@@ -53,8 +56,8 @@ pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
     (status, Json(json!({"ready": ready, "checks": shown}))).into_response()
 }
 
-/// Runs the checks of one request at a time, so that concurrent requests use no more than one of the worker's connections to
-/// Postgres.
+/// Runs the checks of one request at a time, so that concurrent requests use no more than one of
+/// the worker's connections to Postgres.
 async fn look(readiness: &dyn Readiness, looking: &Mutex<()>, patience: Duration) -> Vec<Check> {
     let in_turn = async {
         let _turn = looking.lock().await;

@@ -1,7 +1,8 @@
 //! Refuses requests that name another host, and requests with a body.
 //!
-//! Another site can let its own name point at this machine (DNS rebinding), and the browsers of its visitors would then read the
-//! pages of the operations server. Browsers send the name that they asked for, so names other than the server's own are refused.
+//! Another site can let its own name point at this machine (DNS rebinding), and the browsers of
+//! its visitors would then read the pages of the operations server. Browsers send the name that
+//! they asked for, so names other than the server's own are refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The names of the operations server: loopback, the address that it listens on, and those of a setting.
+/// The names of the operations server: loopback, the address that it listens on, and those of a
+/// setting.
 #[derive(Debug, Clone)]
 pub struct HostNames {
     listen: IpAddr,
@@ -30,7 +32,8 @@ enum Refusal {
 }
 
 impl HostNames {
-    /// Creates the set of names. `more` are names or addresses without a port, as in DISPATCH_OPS_HOSTS.
+    /// Creates the set of names. `more` are names or addresses without a port, as in
+    /// DISPATCH_OPS_HOSTS.
     #[must_use]
     pub fn new(listen: SocketAddr, more: &[String]) -> Self {
         let more = more.iter().map(|name| name.to_ascii_lowercase()).collect();
@@ -40,8 +43,8 @@ impl HostNames {
         }
     }
 
-    /// Returns whether the authority names this server. The port is not compared: a browser cannot be made to send a false
-    /// name, and that is enough.
+    /// Returns whether the authority names this server. The port is not compared: a browser cannot
+    /// be made to send a false name, and that is enough.
     fn has(&self, authority: &Authority) -> bool {
         let name = authority.host().to_ascii_lowercase();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
@@ -60,11 +63,13 @@ impl HostNames {
                     .and_then(|host| host.parse().ok())
                     .ok_or(Refusal::NoHost)?,
             ),
-            // RFC 9112, 3.2: exactly one Host. HTTP/1.0 does not require it, and every browser sends one.
+            // RFC 9112, 3.2: exactly one Host. HTTP/1.0 does not require it, and every browser
+            // sends one.
             (None, _) if request.version() == Version::HTTP_10 => None,
             _ => return Err(Refusal::NoHost),
         };
-        // A name in the request line takes precedence (RFC 9112, 3.2.2), so both names must be the server's.
+        // A name in the request line takes precedence (RFC 9112, 3.2.2), so both names must be the
+        // server's.
         let asked = request.uri().authority().into_iter().chain(host.as_ref());
         if !asked.into_iter().all(|authority| self.has(authority)) {
             return Err(Refusal::OtherHost);

@@ -1,4 +1,5 @@
-//! The operations server: health, readiness and metrics of the worker over HTTP. It changes nothing.
+//! The operations server: health, readiness and metrics of the worker over HTTP. It changes
+//! nothing.
 
 mod connections;
 mod health;

@@ -49,8 +49,8 @@ const LINKS: [(&str, &str); 3] = [
     ("/metrics", "metrics in the Prometheus text format"),
 ];
 
-/// Returns the routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, for requests to one of `hosts`. Every answer has
-/// headers that prevent a browser from using it.
+/// Returns the routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, for requests to one of
+/// `hosts`. Every answer has headers that prevent a browser from using it.
 pub fn router(state: OpsState, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(index))

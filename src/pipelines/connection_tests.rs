@@ -1,4 +1,5 @@
-//! Connection tests for operators: whether an identity may use an account, and whether a destination accepts a message.
+//! Connection tests for operators: whether an identity may use an account, and whether a
+//! destination accepts a message.
 
 use data_encoding::BASE32_NOPAD;
 use secrecy::SecretString;
@@ -42,7 +43,8 @@ pub async fn try_identity(services: &Services, identity_id: i64) -> Result<Profi
         .await
 }
 
-/// Reads the profile of the owner of an identity's token from Azure DevOps, and whether the owner may use an account.
+/// Reads the profile of the owner of an identity's token from Azure DevOps, and whether the owner
+/// may use an account.
 ///
 /// # Errors
 /// The same as the stages `retrieve_user` and `get_accounts`.
@@ -112,8 +114,8 @@ pub struct Sent {
 /// Delivers a test message once, even if the destination is disabled.
 ///
 /// # Errors
-/// The same as the stage `deliver_message`. If some recipients are refused for now, their fault is returned, although the others
-/// have received the message.
+/// The same as the stage `deliver_message`. If some recipients are refused for now, their fault is
+/// returned, although the others have received the message.
 pub async fn try_destination(
     services: &Services,
     destination: &Destination,

@@ -5,7 +5,8 @@ use crate::job::{JobId, WaitReason};
 use crate::providers::discord_interaction::{EXPIRED, EXPIRED_HINT};
 use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
-/// A fault that stops a stage. `Display` describes the state, [`Fault::hint`] the action that resolves it.
+/// A fault that stops a stage. `Display` describes the state, [`Fault::hint`] the action that
+/// resolves it.
 #[derive(Debug, thiserror::Error)]
 pub enum ProductFault {
     /// The request names an organization that the tracker does not have.
@@ -31,7 +32,8 @@ pub enum ProductFault {
         /// What is wrong with the token, and why it is not refreshed.
         why: String,
     },
-    /// Another refresh of an identity's tokens has held the turn for longer than a refresh may take.
+    /// Another refresh of an identity's tokens has held the turn for longer than a refresh may
+    /// take.
     #[error("another refresh of the tokens of identity {0} has not finished in time")]
     RefreshBusy(i64),
     /// An identity's row does not exist, or an installation has no identity.
@@ -67,7 +69,8 @@ pub enum ProductFault {
         /// Its name.
         name: String,
     },
-    /// The job that a click created no longer exists, and with it the token that answers the click.
+    /// The job that a click created no longer exists, and with it the token that answers the
+    /// click.
     #[error("job {0} has no interaction to answer")]
     InteractionGone(JobId),
     /// The click is too old to be answered.

@@ -18,7 +18,8 @@ pub use signed_in::SignedIn;
 use crate::engine::{Lane, Product, Registry};
 use crate::tracker;
 
-/// The product that the engine runs: its stages use [`Services`], its commits apply [`tracker::Changes`].
+/// The product that the engine runs: its stages use [`Services`], its commits apply
+/// [`tracker::Changes`].
 #[derive(Debug, Clone, Copy)]
 pub struct Dispatch;
 

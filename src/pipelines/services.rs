@@ -4,7 +4,8 @@ use crate::engine::Spawn;
 use crate::providers::Providers;
 use crate::tracker::Tracker;
 
-/// The services that stages use to access our tables and the providers. Signing in as an identity is in `sign_in`.
+/// The services that stages use to access our tables and the providers. Signing in as an identity
+/// is in `sign_in`.
 pub struct Services {
     /// Our own tables.
     pub tracker: Tracker,

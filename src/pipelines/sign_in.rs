@@ -1,9 +1,10 @@
-//! Signing in as an identity: provides its access token and refreshes it at Microsoft Entra when necessary.
+//! Signing in as an identity: provides its access token and refreshes it at Microsoft Entra when
+//! necessary.
 //!
-//! Among all replicas, one refresh per identity runs at a time: it holds a turn on the identity's row. The others wait for the
-//! new version.
-//! **Invariant:** refreshed tokens are saved before they are used, and replace only the tokens they were refreshed
-//! from.
+//! Among all replicas, one refresh per identity runs at a time: it holds a turn on the identity's
+//! row. The others wait for the new version.
+//! **Invariant:** refreshed tokens are saved before they are used, and replace only the tokens
+//! they were refreshed from.
 
 use std::time::Duration;
 
@@ -22,15 +23,16 @@ use crate::tracker::{AccessToken, NewTokens, RefreshTurn, TrackerFault, Turn};
 pub(super) const MARGIN: time::Duration = time::Duration::seconds(30);
 /// A job begins with a token that is valid for at least this long, if one is available.
 const AHEAD: time::Duration = time::Duration::minutes(5);
-/// The upper limit of a refresh call, regardless of the setting for calls, so that a stage's own timeout leaves room to wait for
-/// another refresh.
+/// The upper limit of a refresh call, regardless of the setting for calls, so that a stage's own
+/// timeout leaves room to wait for another refresh.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long saving new tokens is retried while Postgres is unavailable: Entra does not issue the same tokens again.
+/// How long saving new tokens is retried while Postgres is unavailable: Entra does not issue the
+/// same tokens again.
 const SAVING: Duration = Duration::from_secs(5);
 /// The first and the longest interval between two requests for a turn.
 const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// A refused token is refreshed at most once in this time: if the new one is refused as well, its age is not the cause, and
-/// waiting jobs would release each other forever.
+/// A refused token is refreshed at most once in this time: if the new one is refused as well, its
+/// age is not the cause, and waiting jobs would release each other forever.
 const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
 /// The same for a token that is known to be invalid.
 const AFTER_PROOF: Duration = Duration::from_secs(600);
@@ -58,13 +60,14 @@ pub(super) enum Renewal {
 }
 
 impl Services {
-    /// Returns the expiry of the identity's token; refreshes the token first if it expires within five minutes. While the token
-    /// is valid, a refresh may fail, and this does not wait for another refresh. `stage` names the stage whose crash points are
-    /// passed.
+    /// Returns the expiry of the identity's token; refreshes the token first if it expires within
+    /// five minutes. While the token is valid, a refresh may fail, and this does not wait for
+    /// another refresh. `stage` names the stage whose crash points are passed.
     ///
     /// # Errors
-    /// [`ProductFault::Reauthentication`] if the token cannot be refreshed, [`ProductFault::NoIdentity`] if the identity does not
-    /// exist, [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra.
+    /// [`ProductFault::Reauthentication`] if the token cannot be refreshed,
+    /// [`ProductFault::NoIdentity`] if the identity does not exist, [`ProductFault::RefreshBusy`],
+    /// or a fault of the tracker or of Microsoft Entra.
     pub async fn sign_in_ahead(
         &self,
         identity_id: i64,
@@ -91,7 +94,8 @@ impl Services {
         }
     }
 
-    /// Replaces the token that was seen, if this call gets the turn to refresh it or finds that another one has done so.
+    /// Replaces the token that was seen, if this call gets the turn to refresh it or finds that
+    /// another one has done so.
     async fn renew_in_turn(
         &self,
         seen: &AccessToken,
@@ -126,7 +130,8 @@ impl Services {
             .ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
     }
 
-    /// Returns the identity's token, valid for at least half a minute; refreshes it first if it is not.
+    /// Returns the identity's token, valid for at least half a minute; refreshes it first if it is
+    /// not.
     ///
     /// # Errors
     /// The same as [`Services::sign_in_ahead`].
@@ -150,10 +155,12 @@ impl Services {
         Ok(token)
     }
 
-    /// Replaces the token that was seen: this call refreshes it, or another one has done so meanwhile.
+    /// Replaces the token that was seen: this call refreshes it, or another one has done so
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra, except a refusal.
+    /// [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra, except a
+    /// refusal.
     pub(super) async fn renew(
         &self,
         seen: &AccessToken,
@@ -169,10 +176,11 @@ impl Services {
         let mut pace = PACE.0;
         let scope = self.providers.entra.scope(&seen.organization);
         loop {
-            // Checked before the turn is taken, so that nobody holds a turn while calls to Microsoft Entra are held.
+            // Checked before the turn is taken, so that nobody holds a turn while calls to
+            // Microsoft Entra are held.
             self.providers.governor.look(&scope).await?;
-            // Set before the turn is requested, and checked before the first byte is sent: a process that was frozen in
-            // between does not send during another's turn.
+            // Set before the turn is requested, and checked before the first byte is sent: a
+            // process that was frozen in between does not send during another's turn.
             let deadline = self.call_deadline();
             match self.turn(seen, occasion).await? {
                 RefreshTurn::Yours(turn) => {
@@ -289,8 +297,8 @@ impl Services {
         self.token(seen.identity_id).await
     }
 
-    /// Saves the tokens in a spawned task: Entra does not issue them again, so they are saved even if the job is released
-    /// meanwhile.
+    /// Saves the tokens in a spawned task: Entra does not issue them again, so they are saved even
+    /// if the job is released meanwhile.
     async fn save(
         &self,
         seen: &AccessToken,
@@ -337,7 +345,8 @@ impl Services {
 /// The description of an expired access token.
 const ENDED: &str = "its token has expired";
 
-/// Makes the fault for an identity that needs a person: `what` is wrong with the access token, `why_not` it is not refreshed.
+/// Makes the fault for an identity that needs a person: `what` is wrong with the access token,
+/// `why_not` it is not refreshed.
 pub(super) fn reauthentication(seen: &AccessToken, what: &str, why_not: &str) -> ProductFault {
     ProductFault::Reauthentication {
         identity_id: seen.identity_id,

@@ -1,9 +1,9 @@
-//! The client of Azure DevOps signed in as one identity: the only way in which a stage calls Azure DevOps. A call gets a valid
-//! token, waits for a short hold if fetched data would be lost otherwise, and is repeated once with a new token if its token is
-//! refused.
+//! The client of Azure DevOps signed in as one identity: the only way in which a stage calls Azure
+//! DevOps. A call gets a valid token, waits for a short hold if fetched data would be lost
+//! otherwise, and is repeated once with a new token if its token is refused.
 //!
-//! **Invariant:** only the signed-in client makes a `Caller` of Azure DevOps, so no stage can omit renewing a refused
-//! token.
+//! **Invariant:** only the signed-in client makes a `Caller` of Azure DevOps, so no stage can omit
+//! renewing a refused token.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,14 +22,16 @@ use crate::providers::azure_devops::{
 use crate::providers::governor::{CallLane, GovernorFault};
 use crate::tracker::AccessToken;
 
-/// The longest hold that a run waits for if it has already fetched something; for a longer one the job waits.
+/// The longest hold that a run waits for if it has already fetched something; for a longer one the
+/// job waits.
 const SHORT_HOLD: Duration = Duration::from_secs(5);
 /// The limit of all such waits of one run together: the run keeps its permit meanwhile.
 const WAITS: Duration = Duration::from_secs(10);
 /// Data that was read longer ago is read again. Holds last at most an hour.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// An identity's access to Azure DevOps for one run of one stage. Its token is never part of a checkpoint.
+/// An identity's access to Azure DevOps for one run of one stage. Its token is never part of a
+/// checkpoint.
 pub struct SignedIn<'a> {
     services: &'a Services,
     identity_id: i64,
@@ -91,7 +93,8 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Returns the answer to an operation that an earlier run of this stage has kept under this name, or else calls and keeps it.
+    /// Returns the answer to an operation that an earlier run of this stage has kept under this
+    /// name, or else calls and keeps it.
     ///
     /// # Errors
     /// The same as [`SignedIn::call`].
@@ -107,7 +110,8 @@ impl<'a> SignedIn<'a> {
         Ok(answer)
     }
 
-    /// Returns the value that an earlier run of this stage has kept under this name, unless it is too old.
+    /// Returns the value that an earlier run of this stage has kept under this name, unless it is
+    /// too old.
     #[must_use]
     pub fn known<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
         self.kept?.younger(piece, KEPT_FOR)
@@ -120,7 +124,8 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Waits until Azure DevOps may be called, if a hold is short. Stages call this before an intent is stored.
+    /// Waits until Azure DevOps may be called, if a hold is short. Stages call this before an
+    /// intent is stored.
     ///
     /// # Errors
     /// The same as [`SignedIn::call`].
@@ -138,15 +143,17 @@ impl<'a> SignedIn<'a> {
     /// Calls an operation and returns its answer.
     ///
     /// # Errors
-    /// [`super::ProductFault::Reauthentication`] if the token is refused and no new one is available, or the new one is refused
-    /// as well; [`AzureDevOpsFault::NoAccess`] if the token is valid and its owner has no access; the fault of a hold that is too
-    /// long to wait for; [`EngineFault::Unfinished`] between two calls; and the errors of the operation and of
+    /// [`super::ProductFault::Reauthentication`] if the token is refused and no new one is
+    /// available, or the new one is refused as well; [`AzureDevOpsFault::NoAccess`] if the token
+    /// is valid and its owner has no access; the fault of a hold that is too long to wait for;
+    /// [`EngineFault::Unfinished`] between two calls; and the errors of the operation and of
     /// [`Services::sign_in_ahead`].
     pub async fn call<O: Operation>(&mut self, operation: &O) -> Result<O::Output, StageFault> {
         Ok(self.try_call(operation).await??)
     }
 
-    /// Calls as [`SignedIn::call`] does, but returns the operation's own fault as a value, for callers that handle it.
+    /// Calls as [`SignedIn::call`] does, but returns the operation's own fault as a value, for
+    /// callers that handle it.
     ///
     /// # Errors
     /// The same as [`SignedIn::call`], except the operation's own.
@@ -172,13 +179,15 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Waits for a short hold while keeping the permit, if the run has fetched data that it would otherwise have to store.
+    /// Waits for a short hold while keeping the permit, if the run has fetched data that it would
+    /// otherwise have to store.
     async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
         let GovernorFault::Held { left, for_seat, .. } = not_now else {
             return Err(not_now.into());
         };
         let loses = self.kept.is_some_and(|kept| !kept.is_empty());
-        // A run that waits for a permit of a destination must not keep a permit of the lane meanwhile.
+        // A run that waits for a permit of a destination must not keep a permit of the lane
+        // meanwhile.
         if !loses || for_seat || left > SHORT_HOLD || self.waited + left > WAITS {
             return Err(not_now.into());
         }
@@ -203,8 +212,8 @@ impl<'a> SignedIn<'a> {
         {
             return Err(fault.into());
         }
-        // The owner's own profile is refused as well, so the token is invalid. A recent refresh may have had another cause: an
-        // account that its owner cannot access.
+        // The owner's own profile is refused as well, so the token is invalid. A recent refresh
+        // may have had another cause: an account that its owner cannot access.
         if !self.is_renewed {
             match self.refresh(Occasion::NotValid, &refusal).await? {
                 Ok(()) => return Ok(()),
@@ -238,8 +247,9 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Returns a fault unless the token itself is refused: Azure DevOps answers 401 also if the token's owner has no access to
-    /// the account. The owner's profile needs no access to any account.
+    /// Returns a fault unless the token itself is refused: Azure DevOps answers 401 also if the
+    /// token's owner has no access to the account. The owner's profile needs no access to any
+    /// account.
     async fn is_access_refused(
         &mut self,
         refusal: &Unauthorized,
@@ -281,7 +291,8 @@ impl<'a> SignedIn<'a> {
 
     fn put(&mut self, token: AccessToken) {
         let good_for = Duration::try_from(token.ends_in - MARGIN).unwrap_or_default();
-        // A token within its margin has just been read; the minimum of 1 s avoids reading it again with every call.
+        // A token within its margin has just been read; the minimum of 1 s avoids reading it again
+        // with every call.
         let good_until = Instant::now() + good_for.max(Duration::from_secs(1));
         self.token = Some((token, good_until));
     }

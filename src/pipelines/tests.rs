@@ -1,5 +1,5 @@
-//! Runs stages as the engine does, from their checkpoints, with services that cannot reach any server: a stage that makes a call
-//! which the request does not require fails here.
+//! Runs stages as the engine does, from their checkpoints, with services that cannot reach any
+//! server: a stage that makes a call which the request does not require fails here.
 
 use std::sync::{Arc, OnceLock};
 

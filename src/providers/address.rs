@@ -1,10 +1,12 @@
 //! The rules for addresses that may be called. They prevent requests to internal addresses (SSRF).
 //!
-//! A destination's address is untrusted text, and so are the addresses that its name resolves to. Only addresses of the
-//! public internet are called: none of the IANA registries of special-purpose addresses
-//! (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `iana-ipv6-special-registry`), and none of the metadata
-//! services of clouds. A literal address is checked in the URL. A name is checked by `Resolver`, which the HTTP driver itself
-//! uses, so that the connection goes to the checked address even if the name resolves to another one a moment later.
+//! A destination's address is untrusted text, and so are the addresses that its name resolves to.
+//! Only addresses of the public internet are called: none of the IANA registries of
+//! special-purpose addresses (<https://www.iana.org/assignments/iana-ipv4-special-registry>,
+//! `iana-ipv6-special-registry`), and none of the metadata services of clouds. A literal address
+//! is checked in the URL. A name is checked by `Resolver`, which the HTTP driver itself uses, so
+//! that the connection goes to the checked address even if the name resolves to another one a
+//! moment later.
 //!
 //! **Invariant:** a request goes only to an address that was checked for the connection it uses.
 
@@ -33,8 +35,8 @@ pub enum Rule {
     Many,
     /// Documentation (RFC 5737, RFC 3849, RFC 9637) and benchmarking (RFC 2544, RFC 5180).
     Example,
-    /// An IPv4 address inside an IPv6 one, which is routed by the IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC
-    /// 8215), 6to4 and Teredo.
+    /// An IPv4 address inside an IPv6 one, which is routed by the IPv4 address: mapped,
+    /// compatible, NAT64 (RFC 6052, RFC 8215), 6to4 and Teredo.
     Embedded,
     /// Unassigned: "this network", protocol assignments, reserved for the future.
     Reserved,
@@ -96,8 +98,8 @@ pub fn broken_rule(address: IpAddr, allow_loopback: bool) -> Option<Rule> {
     rule.filter(|rule| !(allow_loopback && *rule == Rule::Loopback))
 }
 
-/// The metadata services of AWS, Azure, Google and most others; of AWS and Google over IPv6; of Alibaba; and Azure's host, a
-/// public address that only its guests can reach.
+/// The metadata services of AWS, Azure, Google and most others; of AWS and Google over IPv6; of
+/// Alibaba; and Azure's host, a public address that only its guests can reach.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
@@ -127,13 +129,15 @@ fn rule_v6(address: Ipv6Addr) -> Option<Rule> {
         [0, 0, 0, 0, 0, 0, 0, 0] => Rule::Reserved,
         // Compatible, mapped, and the translated form of RFC 2765.
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Rule::Embedded,
-        // NAT64; Teredo; 6to4. The latter two are withdrawn, so no server is reachable only through them.
+        // NAT64; Teredo; 6to4. The latter two are withdrawn, so no server is reachable only
+        // through them.
         [0x64, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..] => Rule::Embedded,
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Rule::Private,
         [0xfe80..=0xfebf, ..] => Rule::LinkLocal,
         [0xff00..=0xffff, ..] => Rule::Many,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2001, 2, 0, ..] => Rule::Example,
-        // Protocol assignments (2001::/23), and everything outside the one block of global unicast addresses (2000::/3).
+        // Protocol assignments (2001::/23), and everything outside the one block of global unicast
+        // addresses (2000::/3).
         [0x2001, 0..=0x1ff, ..] | [0..=0x1fff | 0x4000.., ..] => Rule::Reserved,
         _ => return None,
     })
@@ -169,8 +173,9 @@ pub(super) type Lookup =
 
 /// The resolver of the HTTP driver. Returns only addresses that may be called.
 ///
-/// One address that may not be called refuses the whole name: a public service has no reason to list an internal address, and
-/// the driver, which tries the addresses in turn, would connect to it when the others do not answer.
+/// One address that may not be called refuses the whole name: a public service has no reason to
+/// list an internal address, and the driver, which tries the addresses in turn, would connect to
+/// it when the others do not answer.
 pub(super) struct Resolver {
     allow_loopback: bool,
     lookup: Lookup,

@@ -1,4 +1,5 @@
-//! Channels, which deliver messages. A new channel needs one file with an `impl Channel`, and one line in [`channels`].
+//! Channels, which deliver messages. A new channel needs one file with an `impl Channel`, and one
+//! line in [`channels`].
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -45,19 +46,21 @@ pub trait Channel: Send + Sync {
     /// Returns the `kind` of destinations in Postgres. Stored, so never renamed.
     fn kind(&self) -> &'static str;
 
-    /// Returns the class of a delivery to this destination, which states the effect of a repetition.
+    /// Returns the class of a delivery to this destination, which states the effect of a
+    /// repetition.
     fn class(&self, config: &ChannelConfig) -> EffectClass;
 
-    /// Returns how long after the first intent the provider dedupes on the key. `None` means without end, or not at all for a
-    /// channel that is not keyed.
+    /// Returns how long after the first intent the provider dedupes on the key. `None` means
+    /// without end, or not at all for a channel that is not keyed.
     fn keyed_for(&self, config: &ChannelConfig) -> Option<Duration>;
 
-    /// Renders `message` as this channel sends it: escaped and within its limits. The result depends only on `message`, so it can
-    /// be stored and sent again byte for byte.
+    /// Renders `message` as this channel sends it: escaped and within its limits. The result
+    /// depends only on `message`, so it can be stored and sent again byte for byte.
     fn render(&self, message: &Message) -> Rendered;
 
-    /// Returns the name of the provider's limit that a destination shares with others. It is stored and shown, so it is never a
-    /// secret. `None` if the provider limits each destination separately.
+    /// Returns the name of the provider's limit that a destination shares with others. It is
+    /// stored and shown, so it is never a secret. `None` if the provider limits each destination
+    /// separately.
     fn shared_limit(&self, _config: &ChannelConfig) -> Option<String> {
         None
     }
@@ -68,7 +71,8 @@ pub trait Channel: Send + Sync {
     /// [`BadConfig`] states what is expected.
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig>;
 
-    /// Makes one attempt to deliver. Each channel's module states what proves a delivery; anything else is a fault.
+    /// Makes one attempt to deliver. Each channel's module states what proves a delivery; anything
+    /// else is a fault.
     ///
     /// # Errors
     /// [`ChannelFault`], whose certainty states whether the message may have been delivered.
@@ -128,7 +132,8 @@ pub struct Delivery<'a> {
     pub deadline: Instant,
     /// Whether an earlier attempt with the same key may have delivered the message.
     pub repeated: bool,
-    /// The recipients of earlier attempts, as in [`Rest::served`]. They do not get the message again.
+    /// The recipients of earlier attempts, as in [`Rest::served`]. They do not get the message
+    /// again.
     pub served: &'a [String],
 }
 
@@ -159,8 +164,8 @@ impl<'a> Delivery<'a> {
 pub struct Delivered {
     /// The provider's id of the message.
     pub provider_ref: Option<String>,
-    /// The recipients that are refused permanently; the others have the message. Empty for a channel whose destinations have one
-    /// recipient.
+    /// The recipients that are refused permanently; the others have the message. Empty for a
+    /// channel whose destinations have one recipient.
     pub refused: Vec<RefusedRecipient>,
     /// The remaining part of the delivery, if some recipients are refused temporarily.
     pub rest: Option<Rest>,
@@ -190,9 +195,11 @@ pub struct RefusedRecipient {
 /// The remaining part of a delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rest {
-    /// All recipients that have the message, those of earlier attempts included: the next [`Delivery::served`].
+    /// All recipients that have the message, those of earlier attempts included: the next
+    /// [`Delivery::served`].
     pub served: Vec<String>,
-    /// The recipients that do not have it yet, and the reason. The message was not delivered to them.
+    /// The recipients that do not have it yet, and the reason. The message was not delivered to
+    /// them.
     pub fault: Refusal,
 }
 
@@ -221,7 +228,8 @@ pub enum ChannelFault {
     Refused(#[from] Refusal),
 }
 
-/// A refusal in the provider's own format: inside an answer with a successful HTTP status, or in another protocol.
+/// A refusal in the provider's own format: inside an answer with a successful HTTP status, or in
+/// another protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{provider}: {said}")]
 pub struct Refusal {

@@ -1,11 +1,12 @@
 //! Discord, as a bot (<https://discord.com/developers/docs/resources/message#create-message>).
 //!
-//! **Proof of delivery**: a 2xx whose body has the message's `id`. For a repeated call also a 404 with the code 10008 ("Unknown
-//! Message"): the nonce found the message of an earlier attempt, which has been deleted since. This is intended by Discord
+//! **Proof of delivery**: a 2xx whose body has the message's `id`. For a repeated call also a 404
+//! with the code 10008 ("Unknown Message"): the nonce found the message of an earlier attempt,
+//! which has been deleted since. This is intended by Discord
 //! (<https://github.com/discord/discord-api-docs/pull/6647>): it creates no second message.
 //!
-//! Keyed: with `enforce_nonce`, Discord returns the message that the bot has already created with this nonce "in the past few
-//! minutes" instead of another one; the worker relies on two minutes.
+//! Keyed: with `enforce_nonce`, Discord returns the message that the bot has already created with
+//! this nonce "in the past few minutes" instead of another one; the worker relies on two minutes.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -177,9 +178,10 @@ impl Channel for Discord {
     }
 }
 
-/// Returns the rate limit of an answer. The body states it to the millisecond, the header in whole seconds. The limit of the
-/// whole bot is global (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>). An answer without
-/// JSON comes from the edge, which blocks the caller's address
+/// Returns the rate limit of an answer. The body states it to the millisecond, the header in whole
+/// seconds. The limit of the whole bot is global
+/// (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>). An answer
+/// without JSON comes from the edge, which blocks the caller's address
 /// (<https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>).
 pub(super) fn patience(answer: &HttpResponse) -> Patience {
     let by_header = retry_after(&answer.headers, SystemTime::now());
@@ -227,8 +229,9 @@ pub(super) fn markdown(message: &Message) -> String {
     content.finish()
 }
 
-/// Returns one line of plain text as pieces of Discord markdown. Markup, mentions (`<@1>`, `@everyone`), masked links and bare
-/// links are escaped; line breaks and other control characters (also those of writing direction) become spaces.
+/// Returns one line of plain text as pieces of Discord markdown. Markup, mentions (`<@1>`,
+/// `@everyone`), masked links and bare links are escaped; line breaks and other control characters
+/// (also those of writing direction) become spaces.
 fn escape(line: &str) -> Vec<String> {
     let mut pieces = Vec::with_capacity(line.len());
     let mut at_start = true;

@@ -1,11 +1,12 @@
 //! Answers to clicks in Discord
-//! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only the
-//! person who clicked sees, or the edit of a known message.
+//! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>):
+//! a message that only the person who clicked sees, or the edit of a known message.
 //!
 //! **Proof of delivery**: a 2xx whose body has the message's `id`.
 //!
-//! No destination has this kind: the request made from the click contains the address and the token. A new message is
-//! at-least-once; an edit is compare-and-set, because a repetition gives the same state.
+//! No destination has this kind: the request made from the click contains the address and the
+//! token. A new message is at-least-once; an edit is compare-and-set, because a repetition gives
+//! the same state.
 
 use std::borrow::Cow;
 use std::time::Duration;

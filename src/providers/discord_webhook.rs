@@ -1,7 +1,8 @@
-//! The webhook of a Discord channel (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
+//! The webhook of a Discord channel
+//! (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
 //!
-//! **Proof of delivery**: a 2xx whose body has the message's `id`, which `wait=true` requests: without it, Discord answers before
-//! it creates the message.
+//! **Proof of delivery**: a 2xx whose body has the message's `id`, which `wait=true` requests:
+//! without it, Discord answers before it creates the message.
 //!
 //! The whole address is the secret. At-least-once: a webhook has no nonce.
 
@@ -120,7 +121,8 @@ impl Channel for DiscordWebhook {
     }
 }
 
-/// Returns whether `url` is `…/webhooks/ID/TOKEN`, optionally with a query (`thread_id`, for example).
+/// Returns whether `url` is `…/webhooks/ID/TOKEN`, optionally with a query (`thread_id`, for
+/// example).
 fn is_webhook(url: &Url) -> bool {
     let parts: Vec<&str> = url.path_segments().into_iter().flatten().collect();
     matches!(parts[..], [.., "webhooks", id, token] if is_discord_id(id) && !token.is_empty())

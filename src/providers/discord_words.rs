@@ -1,8 +1,8 @@
 //! The meaning of Discord's JSON error codes
 //! (<https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>).
 //!
-//! The status decides in almost all cases. The code decides if it is a transient one, with any 4xx; and if Discord does not
-//! document the status, so that the code is treated as unrecognized.
+//! The status decides in almost all cases. The code decides if it is a transient one, with any
+//! 4xx; and if Discord does not document the status, so that the code is treated as unrecognized.
 
 use std::time::SystemTime;
 
@@ -16,8 +16,9 @@ use crate::fault::{Certainty, Class};
 
 /// "Unknown Message".
 pub(super) const UNKNOWN_MESSAGE: u32 = 10008;
-/// Transient codes: slow mode; write limits of a channel and of a server; sending, or a feature, temporarily disabled; "service
-/// resource is being rate limited"; "application not yet available"; "API resource is currently overloaded".
+/// Transient codes: slow mode; write limits of a channel and of a server; sending, or a feature,
+/// temporarily disabled; "service resource is being rate limited"; "application not yet
+/// available"; "API resource is currently overloaded".
 const LATER: [u32; 8] = [20016, 20028, 20029, 40004, 40006, 40062, 110_001, 130_000];
 /// The 4xx statuses that Discord documents, and those that any HTTP server may answer.
 const DESCRIBED: [u16; 13] = [

@@ -1,10 +1,11 @@
 //! E-mail, as plain text (RFC 5322, RFC 3834) through the mail server of the settings.
 //!
-//! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for the recipients that it accepted
-//! before; `email_recipients` handles the others. The channel cannot know whether a mail bounces later or is read.
+//! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for
+//! the recipients that it accepted before; `email_recipients` handles the others. The channel
+//! cannot know whether a mail bounces later or is read.
 //!
-//! At-least-once: mail servers do not dedupe. The `Message-ID` is the effect's key nevertheless, so that two copies can be
-//! recognized as one mail, and many mail programs show them as one.
+//! At-least-once: mail servers do not dedupe. The `Message-ID` is the effect's key nevertheless,
+//! so that two copies can be recognized as one mail, and many mail programs show them as one.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -188,7 +189,8 @@ fn has_it(to: &Address, delivery: &Delivery<'_>) -> bool {
         .any(|served| served == AsRef::<str>::as_ref(to))
 }
 
-/// Parses an address, with or without a name, that fits in one header line and that any server accepts.
+/// Parses an address, with or without a name, that fits in one header line and that any server
+/// accepts.
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, BadConfig> {
     let wrong = || {
         BadConfig(format!(

@@ -1,8 +1,8 @@
 //! The result of a mail with several recipients.
 //!
-//! Accepted recipients get the mail. Recipients refused permanently (5yz) are listed in the result. Recipients refused
-//! temporarily (4yz) are retried without the others: [`Rest::served`] lists the recipients that have the mail. If none has it,
-//! the delivery failed.
+//! Accepted recipients get the mail. Recipients refused permanently (5yz) are listed in the
+//! result. Recipients refused temporarily (4yz) are retried without the others: [`Rest::served`]
+//! lists the recipients that have the mail. If none has it, the delivery failed.
 
 use lettre::Address;
 
@@ -16,11 +16,12 @@ const WAIT: &str =
 const WAIT_FOR_SOME: &str = "The mail server refuses some addresses temporarily; they are retried automatically, and the others \
                              do not get the mail again. If this continues, register the destination without them.";
 
-/// Returns the result of a delivery of the mail `id`, by the server's decision about each remaining recipient. The recipients in
-/// `served` have it from earlier attempts.
+/// Returns the result of a delivery of the mail `id`, by the server's decision about each
+/// remaining recipient. The recipients in `served` have it from earlier attempts.
 ///
 /// # Errors
-/// `email.recipient_refused` if all are refused permanently, `email.try_later` if none has the mail and some may get it later.
+/// `email.recipient_refused` if all are refused permanently, `email.try_later` if none has the
+/// mail and some may get it later.
 pub(super) fn outcome(
     id: String,
     served: &[String],
@@ -131,7 +132,8 @@ mod tests {
 
     type Acts = Vec<(&'static str, Act)>;
 
-    /// Sends a mail to Ann, Bob and Eve, except those in `served`. Returns the result, and the lines that the server received.
+    /// Sends a mail to Ann, Bob and Eve, except those in `served`. Returns the result, and the
+    /// lines that the server received.
     async fn attempt(
         served: &[&str],
         acts: Acts,

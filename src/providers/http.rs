@@ -1,8 +1,8 @@
 //! The HTTP client for all calls to other services.
 //!
-//! The client follows no redirects, uses no proxy of the system, and does not decompress answers. Each call has a deadline, which
-//! is checked before anything is sent, and a limit for the size of the answer. Only addresses that [`super::address`] permits are
-//! called.
+//! The client follows no redirects, uses no proxy of the system, and does not decompress answers.
+//! Each call has a deadline, which is checked before anything is sent, and a limit for the size of
+//! the answer. Only addresses that [`super::address`] permits are called.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -26,12 +26,14 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The limit for the body of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
-/// The limit for the body of an answer to a batch, in bytes: 20 KiB for each of 200 work items, search results or users.
+/// The limit for the body of an answer to a batch, in bytes: 20 KiB for each of 200 work items,
+/// search results or users.
 pub const BATCH_BODY_BYTES: usize = 4 << 20;
 /// The part of the body that is read of an answer other than 2xx, in bytes.
 const ERROR_BODY_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than the idle timeout of common servers: a call over a connection that the server has closed has an unknown outcome.
+/// Shorter than the idle timeout of common servers: a call over a connection that the server has
+/// closed has an unknown outcome.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const AGENT: &str = concat!("dispatch-worker/", env!("CARGO_PKG_VERSION"));
 
@@ -55,7 +57,8 @@ pub struct HttpClient {
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to be sent. Its `Debug` form does not show the address, which may contain a secret.
+/// A request that is ready to be sent. Its `Debug` form does not show the address, which may
+/// contain a secret.
 pub struct HttpRequest {
     provider: &'static Provider,
     method: Method,
@@ -83,7 +86,8 @@ pub struct HttpResponse {
     pub status: u16,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The body: as the call requests for a 2xx, otherwise as much as could be read of its first 64 KiB.
+    /// The body: as the call requests for a 2xx, otherwise as much as could be read of its first
+    /// 64 KiB.
     pub body: Vec<u8>,
 }
 
@@ -122,7 +126,8 @@ impl HttpRequest {
     /// Sets the credentials, `Authorization: SCHEME SECRET`, which `Debug` output does not show.
     ///
     /// # Errors
-    /// [`HttpFaultKind::Unsendable`] if a header cannot carry the secret (because of a line break, for example).
+    /// [`HttpFaultKind::Unsendable`] if a header cannot carry the secret (because of a line break,
+    /// for example).
     pub fn authorization(self, scheme: &str, secret: &SecretString) -> Result<Self, HttpFault> {
         let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
         let mut value = value.map_err(|_| {
@@ -156,7 +161,8 @@ impl HttpRequest {
         self
     }
 
-    /// Reads only the first `limit` bytes of a 2xx answer, for a vendor that states the result of the call in a few words.
+    /// Reads only the first `limit` bytes of a 2xx answer, for a vendor that states the result of
+    /// the call in a few words.
     #[must_use]
     pub const fn body_start(mut self, limit: usize) -> Self {
         self.reading = Reading::Start(limit);
@@ -185,10 +191,12 @@ impl HttpRequest {
 }
 
 impl HttpClient {
-    /// Creates a client. `allow_http_loopback` permits `http:` addresses of this machine (development).
+    /// Creates a client. `allow_http_loopback` permits `http:` addresses of this machine
+    /// (development).
     ///
     /// # Errors
-    /// [`ClientFault`] if no cryptography provider is installed or the driver refuses its settings.
+    /// [`ClientFault`] if no cryptography provider is installed or the driver refuses its
+    /// settings.
     pub fn new(allow_http_loopback: bool) -> Result<Self, ClientFault> {
         Self::resolving(
             Resolver::of_system(allow_http_loopback),
@@ -224,8 +232,9 @@ impl HttpClient {
         })
     }
 
-    /// Checks that `url` may be called: `https:`, or `http:` to loopback if the settings permit it; without credentials; and if
-    /// the host is an address, one that may be called. A name is checked when the client connects to it.
+    /// Checks that `url` may be called: `https:`, or `http:` to loopback if the settings permit
+    /// it; without credentials; and if the host is an address, one that may be called. A name is
+    /// checked when the client connects to it.
     ///
     /// # Errors
     /// What the URL must be, for an operator.
@@ -331,7 +340,8 @@ impl HttpResponse {
         })
     }
 
-    /// As [`HttpResponse::success`], for a vendor that states the rate limit and its extent in its own way.
+    /// As [`HttpResponse::success`], for a vendor that states the rate limit and its extent in its
+    /// own way.
     ///
     /// # Errors
     /// [`HttpFaultKind::Status`] unless the status is 2xx.
@@ -388,8 +398,9 @@ fn trace_headers() -> HeaderMap {
     named.into_iter().filter_map(header).collect()
 }
 
-/// Returns the output of `future`, or `None` once `deadline` has passed. The clock is read before each poll: a process that was
-/// frozen between connecting and sending must not send afterwards. A timer alone fires late and does not prevent that.
+/// Returns the output of `future`, or `None` once `deadline` has passed. The clock is read before
+/// each poll: a process that was frozen between connecting and sending must not send afterwards. A
+/// timer alone fires late and does not prevent that.
 pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
@@ -418,7 +429,8 @@ async fn read_whole(
     }
 }
 
-/// Reads the first `limit` bytes. A body that is truncated before them is a fault, because the missing part is not known.
+/// Reads the first `limit` bytes. A body that is truncated before them is a fault, because the
+/// missing part is not known.
 async fn read_start(
     response: &mut Response,
     limit: usize,
@@ -438,7 +450,8 @@ async fn read_start(
     Ok(body)
 }
 
-/// Reads as much of an error's body as arrives in time. A failure is ignored, because the status is known and must be kept.
+/// Reads as much of an error's body as arrives in time. A failure is ignored, because the status
+/// is known and must be kept.
 async fn read_some(response: &mut Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(Ok(Some(chunk))) = within(deadline, response.chunk()).await {

@@ -1,4 +1,5 @@
-//! The faults of HTTP calls, for all providers: the class of each fault, and whether the provider may have acted.
+//! The faults of HTTP calls, for all providers: the class of each fault, and whether the provider
+//! may have acted.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -88,7 +89,8 @@ pub enum HttpFaultKind {
     /// The address may not be called; the text states what is expected. Nothing was sent.
     #[error("not sent: {0}")]
     AddressRefused(String),
-    /// No connection was established: resolving, connecting or the TLS handshake failed or timed out.
+    /// No connection was established: resolving, connecting or the TLS handshake failed or timed
+    /// out.
     #[error("no connection")]
     Unreachable(#[source] reqwest::Error),
     /// The call's deadline had passed before anything was sent.
@@ -125,7 +127,8 @@ pub enum HttpFaultKind {
 pub struct Patience {
     /// The time to wait before the next call.
     pub retry_after: Option<Duration>,
-    /// Whether the limit applies to all calls with the same credential or from the same address, not to this destination alone.
+    /// Whether the limit applies to all calls with the same credential or from the same address,
+    /// not to this destination alone.
     pub with_all: bool,
 }
 
@@ -281,9 +284,10 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Returns the time stated by `Retry-After`, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7).
-/// Returns `None` for a value that cannot be parsed, for zero and for a date in the past: caches in front of an unavailable
-/// server send such values with every answer, and a job that followed them would use all its attempts within seconds.
+/// Returns the time stated by `Retry-After`, as seconds or as an HTTP-date in any of its three
+/// forms (RFC 9110 §10.2.3, §5.6.7). Returns `None` for a value that cannot be parsed, for zero
+/// and for a date in the past: caches in front of an unavailable server send such values with
+/// every answer, and a job that followed them would use all its attempts within seconds.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

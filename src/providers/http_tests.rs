@@ -392,7 +392,8 @@ async fn an_address_that_is_not_public_is_refused_in_every_notation() {
     }
 }
 
-/// Returns a client that resolves every name to `to`, and the number of its lookups. All addresses have the same port.
+/// Returns a client that resolves every name to `to`, and the number of its lookups. All addresses
+/// have the same port.
 fn resolving(open: bool, to: &[&str], port: u16) -> (HttpClient, Arc<AtomicUsize>) {
     drop(client());
     let found: Vec<SocketAddr> = to

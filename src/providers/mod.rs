@@ -1,7 +1,9 @@
-//! Clients of other services: Azure DevOps, Microsoft Entra, and the channels that deliver messages.
+//! Clients of other services: Azure DevOps, Microsoft Entra, and the channels that deliver
+//! messages.
 //!
-//! Only this module uses the drivers of HTTP and SMTP. [`http`] and [`http_fault`] contain the parts common to all calls: limits,
-//! deadlines, and the class and certainty of each failure. [`address`] decides which addresses may be called.
+//! Only this module uses the drivers of HTTP and SMTP. [`http`] and [`http_fault`] contain the
+//! parts common to all calls: limits, deadlines, and the class and certainty of each failure.
+//! [`address`] decides which addresses may be called.
 
 pub mod address;
 pub mod azure_devops;
@@ -118,16 +120,19 @@ pub struct Providers {
     pub entra: Entra,
     /// The channels that deliver messages.
     pub channels: Vec<Box<dyn Channel>>,
-    /// The governor of their calls. The client of Azure DevOps asks it itself; the caller of a channel asks it before the call.
+    /// The governor of their calls. The client of Azure DevOps asks it itself; the caller of a
+    /// channel asks it before the call.
     pub governor: Arc<Governor>,
     /// The channel of answers to clicks in Discord. No destination has its kind.
     pub interaction: DiscordInteraction,
-    /// See [`ProviderSettings::call_timeout`]. The call of an effect has the deadline of its intent instead.
+    /// See [`ProviderSettings::call_timeout`]. The call of an effect has the deadline of its
+    /// intent instead.
     pub call_timeout: Duration,
 }
 
 impl Providers {
-    /// Creates the clients, without any call. Requires that rustls' cryptography provider is installed.
+    /// Creates the clients, without any call. Requires that rustls' cryptography provider is
+    /// installed.
     ///
     /// # Errors
     /// [`SetupFault`] states which setting is invalid and what is expected.
@@ -158,7 +163,8 @@ impl Providers {
         })
     }
 
-    /// Returns the channel for destinations of `kind`. The channel of answers to clicks is not among them.
+    /// Returns the channel for destinations of `kind`. The channel of answers to clicks is not
+    /// among them.
     #[must_use]
     pub fn channel(&self, kind: &str) -> Option<&dyn Channel> {
         self.channels

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::scrub::scrub;
 
-/// The code and the sentence of a refusal, without anything that looks like a secret, each at most 2 KiB. Empty if the answer has
-/// no body.
+/// The code and the sentence of a refusal, without anything that looks like a secret, each at most
+/// 2 KiB. Empty if the answer has no body.
 ///
-/// Azure DevOps answers `{typeKey, message}`, Microsoft Entra `{error, error_description}` (RFC 6749 §5.2), Discord
-/// `{code, message, errors}`, Slack `{error}`, workflows of Microsoft Teams `{error: {code, message}}`, others `{title, detail}`
-/// (RFC 9457). A body in any other format is the sentence itself.
+/// Azure DevOps answers `{typeKey, message}`, Microsoft Entra `{error, error_description}` (RFC
+/// 6749 §5.2), Discord `{code, message, errors}`, Slack `{error}`, workflows of Microsoft Teams
+/// `{error: {code, message}}`, others `{title, detail}` (RFC 9457). A body in any other format is
+/// the sentence itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     /// The vendor's error code: `WorkItemRevisionMismatchException`, `invalid_grant`, `50013`.
@@ -67,7 +68,8 @@ impl Said {
         (!said.is_empty()).then_some(said)
     }
 
-    /// Returns whether the vendor's code is `code`, or its sentence contains it: a sentence may begin with `TF26071`.
+    /// Returns whether the vendor's code is `code`, or its sentence contains it: a sentence may
+    /// begin with `TF26071`.
     #[must_use]
     pub fn names(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code) || self.sentence.contains(code)

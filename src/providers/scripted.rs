@@ -1,5 +1,6 @@
-//! A scripted HTTP server for the tests of this module. It sends the given answers in order, on loopback, and records the
-//! requests. It works on bytes, so it can also lose an answer or stop in the middle of one.
+//! A scripted HTTP server for the tests of this module. It sends the given answers in order, on
+//! loopback, and records the requests. It works on bytes, so it can also lose an answer or stop in
+//! the middle of one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

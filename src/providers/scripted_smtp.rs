@@ -1,5 +1,5 @@
-//! A scripted SMTP server for the tests of this module. It serves one dialogue on loopback, and replies as the script states,
-//! otherwise with success.
+//! A scripted SMTP server for the tests of this module. It serves one dialogue on loopback, and
+//! replies as the script states, otherwise with success.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,8 +23,8 @@ pub(super) struct ScriptedSmtp {
 }
 
 impl ScriptedSmtp {
-    /// Starts a server with an action for each verb (`""` is the greeting, `.` the end of the content), or for lines that begin
-    /// with a text (`RCPT TO:<ann`).
+    /// Starts a server with an action for each verb (`""` is the greeting, `.` the end of the
+    /// content), or for lines that begin with a text (`RCPT TO:<ann`).
     pub(super) fn start(acts: Vec<(&'static str, Act)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());

@@ -1,5 +1,5 @@
-//! Removes text that looks like a secret from other services' answers: an error body may repeat a token, and error bodies are
-//! stored, logged and shown.
+//! Removes text that looks like a secret from other services' answers: an error body may repeat a
+//! token, and error bodies are stored, logged and shown.
 
 use crate::fault::{MESSAGE_BYTES, storable};
 
@@ -20,8 +20,9 @@ const NAMES: [&str; 7] = [
     "apikey",
 ];
 
-/// Returns `text` without anything that looks like a credential, truncated to [`MESSAGE_BYTES`]. Truncation comes last, so that
-/// it cannot shorten a secret to text that no longer looks like one.
+/// Returns `text` without anything that looks like a credential, truncated to [`MESSAGE_BYTES`].
+/// Truncation comes last, so that it cannot shorten a secret to text that no longer looks like
+/// one.
 #[must_use]
 pub fn scrub(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MESSAGE_BYTES));
@@ -75,7 +76,8 @@ fn is_scheme(word: &str) -> bool {
         .any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
-/// Returns whether `c` occurs in base64, base64url, JSON web tokens or percent-encoding. `=` only ends a word and is excluded.
+/// Returns whether `c` occurs in base64, base64url, JSON web tokens or percent-encoding. `=` only
+/// ends a word and is excluded.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_' | '-' | '.' | '~' | '%')
 }
@@ -90,8 +92,8 @@ fn looks_secret(word: &str) -> bool {
             && !is_guid(word))
 }
 
-/// Returns whether a word is the local part of an e-mail address, which operators need to read. Credentials in a URL follow a
-/// scheme or a colon and do not count.
+/// Returns whether a word is the local part of an e-mail address, which operators need to read.
+/// Credentials in a URL follow a scheme or a colon and do not count.
 fn is_mailbox(word: &str, gap: &str, tail: &str) -> bool {
     let of_mailbox = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     let domain = tail

@@ -1,10 +1,11 @@
 //! Slack, as a bot (<https://docs.slack.dev/reference/methods/chat.postMessage/>).
 //!
-//! **Proof of delivery**: a 2xx whose body has `"ok": true`, and `channel` and `ts` of the message. `"ok": false` is a refusal;
-//! `slack_words` has the meaning of its error code.
+//! **Proof of delivery**: a 2xx whose body has `"ok": true`, and `channel` and `ts` of the
+//! message. `"ok": false` is a refusal; `slack_words` has the meaning of its error code.
 //!
-//! At-least-once: Slack documents no key that dedupes messages of an app. (`client_msg_id` is for its own clients; its developers
-//! advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)
+//! At-least-once: Slack documents no key that dedupes messages of an app. (`client_msg_id` is for
+//! its own clients; its developers advise others not to rely on it:
+//! <https://github.com/slackapi/java-slack-sdk/issues/852>.)
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -182,8 +183,9 @@ impl Channel for Slack {
     }
 }
 
-/// Returns one line of plain text as pieces, with Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`) escaped,
-/// see <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
+/// Returns one line of plain text as pieces, with Slack's control sequences (`<!channel>`,
+/// `<@U1>`, `<https://…|text>`) escaped, see
+/// <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
 ///
 /// Bare links are broken up, too: `parse` controls only the server, not the apps that show a text.
 fn escape(line: &str) -> Vec<String> {

@@ -1,8 +1,10 @@
-//! The meaning of Slack's error codes for a refused message: the complete list of errors of `chat.postMessage`
-//! (<https://docs.slack.dev/reference/methods/chat.postMessage/#errors>), and the few that Slack's own clients and other methods
-//! document (`external_channel_migrating`, `invalid_json`, `json_not_object`, `msg_too_long`).
+//! The meaning of Slack's error codes for a refused message: the complete list of errors of
+//! `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/#errors>), and
+//! the few that Slack's own clients and other methods document (`external_channel_migrating`,
+//! `invalid_json`, `json_not_object`, `msg_too_long`).
 //!
-//! Slack may add codes at any time. A job with a code that is not listed here is retried a few times, then parked with the code.
+//! Slack may add codes at any time. A job with a code that is not listed here is retried a few
+//! times, then parked with the code.
 
 use std::time::Duration;
 
@@ -142,10 +144,12 @@ const WORDS: [(&str, Meaning); 73] = [
     ("slack.two_factor_setup_required", Never(WORKSPACE)),
 ];
 
-/// Returns the refusal that an answer with `"ok": false` means. `needed` is the missing scope, if Slack states it.
+/// Returns the refusal that an answer with `"ok": false` means. `needed` is the missing scope, if
+/// Slack states it.
 ///
-/// According to the vendor, a part of the call may have been done after `internal_error` and `fatal_error`; `request_timeout`
-/// means that the body did not arrive. An unknown code is a refusal, too, because of `"ok": false`.
+/// According to the vendor, a part of the call may have been done after `internal_error` and
+/// `fatal_error`; `request_timeout` means that the body did not arrive. An unknown code is a
+/// refusal, too, because of `"ok": false`.
 pub(super) fn refusal(
     provider: &'static Provider,
     word: &str,

@@ -1,8 +1,10 @@
-//! Sends one mail over SMTP (RFC 5321), with TLS from the start or after STARTTLS (RFC 8314, RFC 3207).
+//! Sends one mail over SMTP (RFC 5321), with TLS from the start or after STARTTLS (RFC 8314, RFC
+//! 3207).
 //!
-//! This module sends each command itself. The driver's own function for sending does not report how far the dialogue came, which
-//! decides whether the server may have accepted the mail: it cannot have before the content is sent. That function also ends at
-//! the first refused recipient, while RFC 5321 §3.3 permits delivery to the others.
+//! This module sends each command itself. The driver's own function for sending does not report
+//! how far the dialogue came, which decides whether the server may have accepted the mail: it
+//! cannot have before the content is sent. That function also ends at the first refused recipient,
+//! while RFC 5321 §3.3 permits delivery to the others.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -118,8 +120,9 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Parses `smtps://user:password@host:port` or `smtp://user:password@host:port?tls=required`; user and password are
-    /// optional. `allow_plain_loopback` permits plain `smtp:` to this machine (development).
+    /// Parses `smtps://user:password@host:port` or `smtp://user:password@host:port?tls=required`;
+    /// user and password are optional. `allow_plain_loopback` permits plain `smtp:` to this
+    /// machine (development).
     ///
     /// # Errors
     /// [`BadSmtp`] states what is expected.
@@ -286,8 +289,8 @@ impl SmtpServer {
 }
 
 impl Recipients {
-    /// Adds a recipient, by the first digit of the reply (RFC 5321 §4.2.1). A reply that is not about the recipient ends the
-    /// dialogue.
+    /// Adds a recipient, by the first digit of the reply (RFC 5321 §4.2.1). A reply that is not
+    /// about the recipient ends the dialogue.
     fn add(&mut self, to: &Address, answer: Result<Response, Error>) -> Result<(), Refusal> {
         let to = to.to_string();
         match answer {
@@ -320,7 +323,8 @@ fn said_of_one(error: &Error) -> String {
     cut(&scrub(&crate::fault::chain(error)), SAID_CHARACTERS)
 }
 
-/// Checks that a reply has the severity of success for its command (RFC 5321 §4.3.2). The driver accepts every 2yz and 3yz.
+/// Checks that a reply has the severity of success for its command (RFC 5321 §4.3.2). The driver
+/// accepts every 2yz and 3yz.
 fn of_severity(
     severity: Severity,
     phase: Phase,
@@ -352,7 +356,8 @@ const fn unanswered(phase: Phase) -> Certainty {
     }
 }
 
-/// Converts an error of the driver. A reply is a decision of the server in every phase; a missing reply after the content is not.
+/// Converts an error of the driver. A reply is a decision of the server in every phase; a missing
+/// reply after the content is not.
 fn refusal(phase: Phase, error: &Error) -> Refusal {
     let transient = Class::Transient { retry_after: None };
     let codes = &EMAIL.codes;

@@ -1,8 +1,9 @@
 //! The connection to a mail server until TLS begins (RFC 3207).
 //!
-//! Bytes before TLS can come from anyone on the network. The driver reads ahead and keeps the bytes across the upgrade, so it
-//! would accept a reply injected in plaintext as one of the server's (the flaw of many clients, CVE-2011-0411 and similar).
-//! Therefore the driver gets one line at a time, and any further byte that is present when the client sends ends the connection.
+//! Bytes before TLS can come from anyone on the network. The driver reads ahead and keeps the
+//! bytes across the upgrade, so it would accept a reply injected in plaintext as one of the
+//! server's (the flaw of many clients, CVE-2011-0411 and similar). Therefore the driver gets one
+//! line at a time, and any further byte that is present when the client sends ends the connection.
 
 use std::error::Error;
 use std::io;
@@ -16,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// The most bytes that are received and not yet passed on; further bytes stay in the system's buffer.
+/// The most bytes that are received and not yet passed on; further bytes stay in the system's
+/// buffer.
 const UNREAD_BYTES: usize = 1024;
 /// The first byte of a TLS handshake (RFC 8446 §5.1), which no command of SMTP begins with.
 const HANDSHAKE: u8 = 22;
@@ -40,8 +42,9 @@ impl Unasked {
     }
 }
 
-/// A connection in lockstep. Passes on one line of plaintext at a time, and refuses to send while further bytes are present. From
-/// the first byte of a TLS handshake on, passes everything through.
+/// A connection in lockstep. Passes on one line of plaintext at a time, and refuses to send while
+/// further bytes are present. From the first byte of a TLS handshake on, passes everything
+/// through.
 #[derive(Debug)]
 pub(super) struct Lockstep<S> {
     stream: S,

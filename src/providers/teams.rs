@@ -1,11 +1,13 @@
 //! Microsoft Teams, through a workflow that posts what its webhook receives
-//! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>): an adaptive
-//! card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
+//! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>):
+//! an adaptive card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
 //!
-//! `teams_answer` decides what proves a delivery, `teams_address` which addresses are retired. The channel can know only that a
-//! workflow has accepted a card; the workflow's run history shows what it did with it.
+//! `teams_answer` decides what proves a delivery, `teams_address` which addresses are retired. The
+//! channel can know only that a workflow has accepted a card; the workflow's run history shows
+//! what it did with it.
 //!
-//! The whole address is the secret: its query signs it. At-least-once: a workflow has no key, and runs once for each request.
+//! The whole address is the secret: its query signs it. At-least-once: a workflow has no key, and
+//! runs once for each request.
 
 use std::time::Duration;
 
@@ -90,9 +92,9 @@ impl Teams {
         Retired::of(&url).map_or(Ok(url), |retired| Err(BadConfig(retired.text().to_owned())))
     }
 
-    /// Returns the address for a delivery. The address of a connector is not called, because no service answers there any more.
-    /// An address on `logic.azure.com` that was registered earlier is called: another product uses that host, too, and the
-    /// answer shows which one it is.
+    /// Returns the address for a delivery. The address of a connector is not called, because no
+    /// service answers there any more. An address on `logic.azure.com` that was registered earlier
+    /// is called: another product uses that host, too, and the answer shows which one it is.
     fn present_target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let url = self.target(config)?;
         match Retired::of(&url) {
@@ -185,8 +187,8 @@ fn in_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("text and numbers have a JSON form")
 }
 
-/// Returns one line of plain text in the Markdown of a card's text. Markup, links (also bare ones), mentions (`<at>`) and
-/// functions of cards (`{{DATE(…)}}`) are escaped.
+/// Returns one line of plain text in the Markdown of a card's text. Markup, links (also bare
+/// ones), mentions (`<at>`) and functions of cards (`{{DATE(…)}}`) are escaped.
 fn escaped(line: &str) -> String {
     let mut text = Capped::new(LINE_CHARACTERS);
     let mut at_start = true;

@@ -1,14 +1,16 @@
 //! Addresses of Microsoft Teams that are known to be retired.
 //!
-//! - Office 365 connectors (`outlook.office.com/webhook…`, `outlook.office365.com/webhook…`, `*.webhook.office.com`): no new ones
-//!   since August 2024, switched off for all tenants from 18 to 22 May 2026
-//!   (<https://devblogs.microsoft.com/microsoft365dev/retirement-of-office-365-connectors-within-microsoft-teams/>, message
-//!   center MC1181996).
-//! - Workflows of Power Automate on `*.logic.azure.com`: the address of each moved to `*.environment.api.powerplatform.com`, and
-//!   the old one has triggered nothing since 30 November 2025; sovereign clouds (`logic.azure.us`, …) are not affected
+//! - Office 365 connectors (`outlook.office.com/webhook…`, `outlook.office365.com/webhook…`,
+//!   `*.webhook.office.com`): no new ones since August 2024, switched off for all tenants from 18
+//!   to 22 May 2026
+//!   (<https://devblogs.microsoft.com/microsoft365dev/retirement-of-office-365-connectors-within-microsoft-teams/>,
+//!   message center MC1181996).
+//! - Workflows of Power Automate on `*.logic.azure.com`: the address of each moved to
+//!   `*.environment.api.powerplatform.com`, and the old one has triggered nothing since 30
+//!   November 2025; sovereign clouds (`logic.azure.us`, …) are not affected
 //!   (<https://learn.microsoft.com/troubleshoot/power-platform/power-automate/flow-run-issues/triggers-troubleshoot#changes-to-http-or-teams-webhook-trigger-flows-on-logic-apps-environment-architecture>).
-//!   Azure Logic Apps, another product on the same hosts, are not retired; their addresses contain `api-version=2016-10-01`,
-//!   those of Power Automate `2016-06-01`.
+//!   Azure Logic Apps, another product on the same hosts, are not retired; their addresses contain
+//!   `api-version=2016-10-01`, those of Power Automate `2016-06-01`.
 
 use reqwest::Url;
 

@@ -1,10 +1,12 @@
 //! The proof of delivery in an answer of Microsoft Teams to a card.
 //!
-//! **Proof of delivery**: a 2xx without a body (a workflow answers 202 after it has accepted the card), or a 200 with the body
-//! `1` (the answer of a connector). Any other body of a 2xx proves nothing: connectors answer 200 even if the service behind them
-//! refused the card, and state it in the body: `Webhook message delivery failed with error: Microsoft Teams endpoint returned
+//! **Proof of delivery**: a 2xx without a body (a workflow answers 202 after it has accepted the
+//! card), or a 200 with the body `1` (the answer of a connector). Any other body of a 2xx proves
+//! nothing: connectors answer 200 even if the service behind them refused the card, and state it
+//! in the body: `Webhook message delivery failed with error: Microsoft Teams endpoint returned
 //! HTTP error 429 with ContextId …` (<https://github.com/MicrosoftDocs/msteams-docs/issues/7425>,
-//! <https://github.com/MicrosoftDocs/msteams-docs/issues/1810>), and a proxy answers with its own page.
+//! <https://github.com/MicrosoftDocs/msteams-docs/issues/1810>), and a proxy answers with its own
+//! page.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -36,7 +38,8 @@ const UNKNOWN: &str = "Teams states that the delivery failed, without a reason: 
 /// Checks that an answer with a 2xx proves that the card was accepted.
 ///
 /// # Errors
-/// [`ChannelFault::Refused`], whose certainty states whether the card may have been accepted nevertheless.
+/// [`ChannelFault::Refused`], whose certainty states whether the card may have been accepted
+/// nevertheless.
 pub(super) fn proof(
     provider: &'static Provider,
     answer: &HttpResponse,
@@ -53,8 +56,8 @@ pub(super) fn proof(
     Err(refusal(provider, inner, text, patience).into())
 }
 
-/// Returns the refusal of an answer that proves nothing. The card may have been accepted, and each retry may post it again, so
-/// the number of retries is small.
+/// Returns the refusal of an answer that proves nothing. The card may have been accepted, and each
+/// retry may post it again, so the number of retries is small.
 fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
     Refusal {
         provider,
@@ -69,8 +72,8 @@ fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
     }
 }
 
-/// Returns the inner status if `text` states that the delivery failed; the status is `None` if the text has none. An HTML page
-/// does not count, whatever its text.
+/// Returns the inner status if `text` states that the delivery failed; the status is `None` if the
+/// text has none. An HTML page does not count, whatever its text.
 fn failure(text: &str) -> Option<Option<u16>> {
     if text.starts_with('<') {
         return None;

@@ -2,8 +2,8 @@
 
 use crate::escape::acts;
 
-/// Text that ends with an ellipsis at its limit, which is in characters (Unicode scalar values). Only whole pieces are added, so
-/// that no escape is split.
+/// Text that ends with an ellipsis at its limit, which is in characters (Unicode scalar values).
+/// Only whole pieces are added, so that no escape is split.
 #[derive(Debug)]
 pub(super) struct Capped {
     text: String,
@@ -47,7 +47,8 @@ impl Capped {
     }
 }
 
-/// Returns the character, or a space for one that would break a line or change the direction of writing.
+/// Returns the character, or a space for one that would break a line or change the direction of
+/// writing.
 pub(super) fn visible(character: char) -> char {
     if acts(character) { ' ' } else { character }
 }
@@ -59,15 +60,15 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// The separator between the parts of a possible link.
 ///
-/// A hair space. A character without width does not break a link: some programs treat it as part of a host name (Android's
-/// `Linkify`, and mail programs that use it), and browsers remove it from the name (UTS #46), so that the link works. No program
-/// makes a link across white space.
+/// A hair space. A character without width does not break a link: some programs treat it as part
+/// of a host name (Android's `Linkify`, and mail programs that use it), and browsers remove it
+/// from the name (UTS #46), so that the link works. No program makes a link across white space.
 pub(super) const LINK_BREAK: char = '\u{200a}';
 
-/// Returns one line of untrusted text in which no program finds a link: neither a URL, nor a bare host name or e-mail address,
-/// nor a Windows share. Chats and mail programs make links of them even in messages without markup. The text looks the same
-/// except for a [`LINK_BREAK`] before each `:`, `.`, `@` and second `\` inside a possible link; times and numbers stay
-/// unchanged.
+/// Returns one line of untrusted text in which no program finds a link: neither a URL, nor a bare
+/// host name or e-mail address, nor a Windows share. Chats and mail programs make links of them
+/// even in messages without markup. The text looks the same except for a [`LINK_BREAK`] before
+/// each `:`, `.`, `@` and second `\` inside a possible link; times and numbers stay unchanged.
 pub(super) fn unlinked(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for word in line.split_inclusive(char::is_whitespace) {
@@ -103,7 +104,8 @@ const fn is_dot(character: char) -> bool {
     matches!(character, '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}')
 }
 
-/// Returns `text` truncated to `limit` characters (Unicode scalar values). Truncated text ends with an ellipsis.
+/// Returns `text` truncated to `limit` characters (Unicode scalar values). Truncated text ends
+/// with an ellipsis.
 pub(super) fn cut(text: &str, limit: usize) -> String {
     if text.chars().nth(limit).is_none() {
         return text.to_owned();

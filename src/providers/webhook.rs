@@ -3,7 +3,8 @@
 //!
 //! **Proof of delivery**: any 2xx, as the specification states; the body of the answer is ignored.
 //!
-//! Keyed if the destination declares that the receiver honours `webhook-id`, which is the effect's key; otherwise at-least-once.
+//! Keyed if the destination declares that the receiver honours `webhook-id`, which is the effect's
+//! key; otherwise at-least-once.
 
 use std::borrow::Cow;
 use std::time::Duration;

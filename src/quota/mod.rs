@@ -1,4 +1,5 @@
-//! Quotas: how much of Postgres a producer or an organization may use. Kinds, limits, and the computation of grants. Pure.
+//! Quotas: how much of Postgres a producer or an organization may use. Kinds, limits, and the
+//! computation of grants. Pure.
 
 mod setting;
 mod share;

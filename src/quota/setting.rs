@@ -2,11 +2,12 @@
 
 use super::{Amount, Amounts, Kind};
 
-/// Default quotas of a producer. Open jobs and those for later are together fewer than the backlog that pauses intake for
-/// all producers.
+/// Default quotas of a producer. Open jobs and those for later are together fewer than the backlog
+/// that pauses intake for all producers.
 pub const PRODUCER_QUOTAS: &str =
     "open=50000/1GiB,later=50000/1GiB,waiting=100000/2GiB,dead_letters=10000/256MiB,keys=10000";
-/// Default quotas of an organization. There are none for dead letters and cancels, which do not name an organization.
+/// Default quotas of an organization. There are none for dead letters and cancels, which do not
+/// name an organization.
 pub const ORGANIZATION_QUOTAS: &str = "open=90000/2GiB,later=90000/2GiB,waiting=200000/4GiB";
 
 /// Kinds of quotas of a producer.
@@ -32,8 +33,9 @@ fn words(kinds: &[Kind]) -> String {
         .join(", ")
 }
 
-/// Parses the quotas of a producer: `kind=rows/bytes`, separated by commas. The bytes may have the suffix KiB, MiB or GiB;
-/// without bytes, only rows are limited. A kind that is not given has the quota of [`PRODUCER_QUOTAS`].
+/// Parses the quotas of a producer: `kind=rows/bytes`, separated by commas. The bytes may have the
+/// suffix KiB, MiB or GiB; without bytes, only rows are limited. A kind that is not given has the
+/// quota of [`PRODUCER_QUOTAS`].
 ///
 /// # Errors
 /// [`BadQuota`] names the part that cannot be parsed.

@@ -69,8 +69,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Returns how long the grant lasts. If little of the quota is free, the part that one replica does not use soon
-    /// becomes available to the others.
+    /// Returns how long the grant lasts. If little of the quota is free, the part that one replica
+    /// does not use soon becomes available to the others.
     #[must_use]
     pub const fn lasts(self) -> Duration {
         Duration::from_secs(if self.is_roomy { 60 } else { 2 })
@@ -78,8 +78,9 @@ impl Grant {
 }
 
 impl Asked<'_> {
-    /// Grants a share of the free part of a quota. The share is so small that half of the free part is left when all
-    /// replicas have asked: a replica that asks again, or has just started, gets some of it.
+    /// Grants a share of the free part of a quota. The share is so small that half of the free
+    /// part is left when all replicas have asked: a replica that asks again, or has just started,
+    /// gets some of it.
     ///
     /// # Errors
     /// [`Over`] if less is free than the replica needs.
@@ -120,9 +121,9 @@ impl Asked<'_> {
         })
     }
 
-    /// Returns the quotas that a new row of this kind counts towards, its own first, each with the used part. An open job
-    /// may wait or be parked later, so it counts towards that quota, too, and no job exceeds it later. A job for later
-    /// becomes open.
+    /// Returns the quotas that a new row of this kind counts towards, its own first, each with the
+    /// used part. An open job may wait or be parked later, so it counts towards that quota, too,
+    /// and no job exceeds it later. A job for later becomes open.
     fn checks(&self, kind: Kind) -> Vec<(Kind, Amount)> {
         let taken = |kind| self.used.of(kind).plus(self.promised.of(kind));
         let open = [

@@ -233,7 +233,8 @@ impl Replica {
 }
 
 proptest! {
-    /// In whatever order replicas ask: the stored rows and those being written never exceed the quota.
+    /// In whatever order replicas ask: the stored rows and those being written never exceed the
+    /// quota.
     #[test]
     fn replicas_together_never_make_more_than_the_quota(steps in steps(), rows in 1..40_u64, bytes in 100..3000_u64) {
         let (holder, limit) = (shop(), amount(rows, bytes));
@@ -273,7 +274,8 @@ proptest! {
         }
     }
 
-    /// While the quota has room, a message is accepted, whatever the others were granted by one request each.
+    /// While the quota has room, a message is accepted, whatever the others were granted by one
+    /// request each.
     #[test]
     fn replicas_that_have_asked_once_leave_half_of_the_room(rows in 100..100_000_u64, replicas in 1..20_u32) {
         let (holder, limit) = (shop(), amount(rows, 1 << 40));

@@ -1,5 +1,5 @@
-//! Actions of people on one job. Each action raises the epoch, which takes a running job from its owner, and writes its
-//! audit row in the same transaction.
+//! Actions of people on one job. Each action raises the epoch, which takes a running job from its
+//! owner, and writes its audit row in the same transaction.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use serde_json::{Value, json};
@@ -132,8 +132,8 @@ const AUDIT: &str = "
     INSERT INTO audit_log (who, role, action, job_id, before, after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 impl Store {
-    /// Makes a job that is parked, waiting or due later due now, with all its attempts. Its checkpoints are kept: it
-    /// continues at the stage where it stopped.
+    /// Makes a job that is parked, waiting or due later due now, with all its attempts. Its
+    /// checkpoints are kept: it continues at the stage where it stopped.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -169,7 +169,8 @@ impl Store {
             JobState::Ready | JobState::Waiting | JobState::Parked => {}
         }
         if job.error_code.as_deref() == Some("unknown_outcome") {
-            // The person who retries the job accepts a duplicate; this is recorded before the duplicate can happen.
+            // The person who retries the job accepts a duplicate; this is recorded before the
+            // duplicate can happen.
             execute(&tx, ALLOW_REPEAT, &[&job.id.0]).await?;
         }
         execute(&tx, RETRY, &[&job.id.0]).await?;
@@ -197,8 +198,8 @@ impl Store {
         }
     }
 
-    /// Sets the account that a job waits for. The job starts again at `first_stage`, as a new generation with the same id.
-    /// Follow-ups that ask for the account are cancelled.
+    /// Sets the account that a job waits for. The job starts again at `first_stage`, as a new
+    /// generation with the same id. Follow-ups that ask for the account are cancelled.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -236,8 +237,9 @@ impl Store {
         .await
     }
 
-    /// Makes a change that another module implements and writes its audit row, in one transaction. `change` returns its
-    /// answer and the state before and after it. If it returns no states, nothing has changed and nothing is written.
+    /// Makes a change that another module implements and writes its audit row, in one transaction.
+    /// `change` returns its answer and the state before and after it. If it returns no states,
+    /// nothing has changed and nothing is written.
     ///
     /// # Errors
     /// Errors of `change`, and [`StoreError`]; nothing is changed then.
@@ -257,9 +259,9 @@ impl Store {
         Ok(answer)
     }
 
-    /// Makes a change like [`Store::audited`] that may remove a cause of waiting, and releases the jobs that wait for this
-    /// cause in the same transaction, even if nothing was changed. Returns the answer of the change and the number of
-    /// released jobs.
+    /// Makes a change like [`Store::audited`] that may remove a cause of waiting, and releases the
+    /// jobs that wait for this cause in the same transaction, even if nothing was changed. Returns
+    /// the answer of the change and the number of released jobs.
     ///
     /// # Errors
     /// Same as [`Store::audited`].
@@ -287,7 +289,8 @@ impl Store {
         Ok((answer, released))
     }
 
-    /// Writes an audit row for an action of a person; `before` and `after` describe what it changed or concerned.
+    /// Writes an audit row for an action of a person; `before` and `after` describe what it
+    /// changed or concerned.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -324,13 +327,15 @@ pub(super) async fn end(
     finish(tx, job, actor, "cancel", JobState::Cancelled, after).await
 }
 
-/// Cancels the open follow-ups of a job, locked in the order of their ids, and returns their number.
+/// Cancels the open follow-ups of a job, locked in the order of their ids, and returns their
+/// number.
 async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
     execute(tx, LOCK_CHILDREN, &[&parent.0]).await?;
     execute(tx, CANCEL_CHILDREN, &[&parent.0]).await
 }
 
-/// Writes an audit row on any connection or transaction, for changes that are not made through the pool.
+/// Writes an audit row on any connection or transaction, for changes that are not made through the
+/// pool.
 ///
 /// # Errors
 /// [`StoreError`].

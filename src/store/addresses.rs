@@ -1,5 +1,5 @@
-//! Addresses of Postgres that failed recently. They are tried last, and pooled connections to them that are older than the
-//! failure are not reused.
+//! Addresses of Postgres that failed recently. They are tried last, and pooled connections to them
+//! that are older than the failure are not reused.
 //!
 //! The state is shared in the process, so that pools and heartbeat profit from each other.
 
@@ -66,8 +66,8 @@ pub(super) fn failed_last<T>(ways: &mut [T], address: impl Fn(&T) -> &str) {
     });
 }
 
-/// Returns whether one of `addresses` was silent since `made`: a connection of that age may lead to a server that does not
-/// answer.
+/// Returns whether one of `addresses` was silent since `made`: a connection of that age may lead
+/// to a server that does not answer.
 pub(super) fn is_suspect(addresses: &[String], made: Instant) -> bool {
     failed(|all| {
         addresses

@@ -1,5 +1,5 @@
-//! Outcome events (the outbox). The transaction that causes an outcome stores its facts; they are deleted when the broker
-//! has confirmed the event.
+//! Outcome events (the outbox). The transaction that causes an outcome stores its facts; they are
+//! deleted when the broker has confirmed the event.
 
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
@@ -50,8 +50,8 @@ macro_rules! announcement_columns {
 }
 pub(super) use announcement_columns;
 
-/// The [`Facts`] of a job as JSON: an expression over the columns of `jobs`. Its arguments are the event and further facts
-/// as SQL (names and values, each followed by a comma).
+/// The [`Facts`] of a job as JSON: an expression over the columns of `jobs`. Its arguments are the
+/// event and further facts as SQL (names and values, each followed by a comma).
 macro_rules! job_facts {
     ($event:literal, $more:expr) => {
         concat!(
@@ -67,7 +67,8 @@ macro_rules! job_facts {
 }
 pub(super) use job_facts;
 
-/// Further facts for [`job_facts`]: skipped items, and the template if the job waits for an account.
+/// Further facts for [`job_facts`]: skipped items, and the template if the job waits for an
+/// account.
 macro_rules! skipped_and_configuration {
     () => {
         "'skipped', skipped, 'configuration', (SELECT output FROM checkpoints c WHERE c.job_id = jobs.id
@@ -83,8 +84,9 @@ macro_rules! follow_up_facts {
     };
 }
 
-/// Only jobs without a parent are announced: follow-ups are internal to the worker. For `$3` seconds, only the writer
-/// publishes the row. With `$4`, only jobs that have succeeded in this transaction are announced.
+/// Only jobs without a parent are announced: follow-ups are internal to the worker. For `$3`
+/// seconds, only the writer publishes the row. With `$4`, only jobs that have succeeded in this
+/// transaction are announced.
 pub(super) const ANNOUNCE: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
@@ -96,7 +98,8 @@ pub(super) const ANNOUNCE: &str = concat!(
     announcement_columns!()
 );
 
-/// Inserts one event of the parent for each of these follow-ups that is parked. A parent that has ended has no more events.
+/// Inserts one event of the parent for each of these follow-ups that is parked. A parent that has
+/// ended has no more events.
 const ANNOUNCE_FOLLOW_UPS: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
@@ -114,8 +117,8 @@ const ANNOUNCE_FOLLOW_UPS: &str = concat!(
 /// Waits for the transaction that currently changes the job. Later events go to the new queue.
 const MOVE_REPLIES: &str = "UPDATE jobs SET reply_to = $2, correlation_id = $3 WHERE id = $1";
 
-/// Runs after [`MOVE_REPLIES`] as a separate statement, which sees the result of the transaction that the other one has
-/// waited for.
+/// Runs after [`MOVE_REPLIES`] as a separate statement, which sees the result of the transaction
+/// that the other one has waited for.
 const ANSWER: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
@@ -142,8 +145,8 @@ pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
 /// Seconds in which only the writer of an outcome event publishes it.
 pub(super) const WRITER_PUBLISHES: f64 = LEFT_ALONE.as_secs_f64();
 
-/// Inserts the event `event` of these jobs. The caller publishes the returned rows; otherwise they are due after `leave`
-/// seconds.
+/// Inserts the event `event` of these jobs. The caller publishes the returned rows; otherwise they
+/// are due after `leave` seconds.
 pub(super) async fn announce<C: GenericClient>(
     on: &C,
     jobs: &[JobId],
@@ -157,7 +160,8 @@ pub(super) async fn announce<C: GenericClient>(
         .collect()
 }
 
-/// Inserts an event of the parent for each of these follow-ups, which this transaction has parked; like [`announce`].
+/// Inserts an event of the parent for each of these follow-ups, which this transaction has parked;
+/// like [`announce`].
 pub(super) async fn announce_follow_ups<C: GenericClient>(
     on: &C,
     parked: &[JobId],
@@ -174,7 +178,8 @@ pub(super) async fn announce_follow_ups<C: GenericClient>(
     .collect()
 }
 
-/// Inserts the events of jobs and follow-ups that this transaction has parked; they are due at once.
+/// Inserts the events of jobs and follow-ups that this transaction has parked; they are due at
+/// once.
 pub(super) async fn announce_parked<C: GenericClient>(
     on: &C,
     parked: &[JobId],
@@ -212,8 +217,8 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     })
 }
 
-/// Returns the body to publish. An event that only a newer worker knows is published as it is stored: it contains its
-/// facts.
+/// Returns the body to publish. An event that only a newer worker knows is published as it is
+/// stored: it contains its facts.
 fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
     let facts = serde_json::from_str::<Facts>(stored.get()).ok();
     let facts = facts.map(|facts| if reply_only { facts.as_answer() } else { facts });
@@ -223,8 +228,8 @@ fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
 }
 
 impl Store {
-    /// Answers a message that was received again: `reply_to` gets the current state of the job and, from now on, its
-    /// outcomes. The caller publishes the returned event, if there is one.
+    /// Answers a message that was received again: `reply_to` gets the current state of the job
+    /// and, from now on, its outcomes. The caller publishes the returned event, if there is one.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -60,8 +60,8 @@ pub(super) const LETTERS_AFTER: &str = "
     ORDER BY n DESC LIMIT 1";
 
 impl Store {
-    /// Continues a count by one page of each kind. Returns the backlog once all rows are counted, or the count of each kind
-    /// has reached `limit`.
+    /// Continues a count by one page of each kind. Returns the backlog once all rows are counted,
+    /// or the count of each kind has reached `limit`.
     ///
     /// # Errors
     /// [`StoreError`]; the count can be continued.

@@ -1,4 +1,5 @@
-//! Plain commits: a checkpoint, and the next stage or the end of the job. One statement writes many of them.
+//! Plain commits: a checkpoint, and the next stage or the end of the job. One statement writes
+//! many of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -39,8 +40,9 @@ pub(super) struct PlainDone {
     pub(super) announcement: Option<Announcement>,
 }
 
-/// One fence for all rows: a row that has another owner or epoch is skipped, and so is its checkpoint. The condition on the
-/// state matches no partial index, so that rows are found by their keys whatever the planner knows of the table.
+/// One fence for all rows: a row that has another owner or epoch is skipped, and so is its
+/// checkpoint. The condition on the state matches no partial index, so that rows are found by
+/// their keys whatever the planner knows of the table.
 pub(super) const PLAIN: &str = concat!(
     "
     WITH fence AS (
@@ -163,8 +165,8 @@ impl<'a> PlainCommits<'a> {
     }
 }
 
-/// Returns the result of each of `commits`, from the rows that [`PLAIN`] updated and the events of those that ended. `None`
-/// if the commit is fenced.
+/// Returns the result of each of `commits`, from the rows that [`PLAIN`] updated and the events of
+/// those that ended. `None` if the commit is fenced.
 pub(super) fn done<'a>(
     commits: impl Iterator<Item = &'a PlainCommit>,
     moved: &[Row],

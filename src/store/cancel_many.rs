@@ -1,10 +1,10 @@
-//! Cancels the jobs that match a filter, a page at a time. Each job is cancelled as by [`Store::cancel`], in a few
-//! statements for the whole page.
+//! Cancels the jobs that match a filter, a page at a time. Each job is cancelled as by
+//! [`Store::cancel`], in a few statements for the whole page.
 //!
 //! **Invariant:** a bulk action ends no job that was accepted after the operator agreed to it.
 //!
-//! A page is a range of ids. An action that is interrupted or repeated therefore skips no job and cancels none twice: a
-//! cancelled job no longer matches the filter.
+//! A page is a range of ids. An action that is interrupted or repeated therefore skips no job and
+//! cancels none twice: a cancelled job no longer matches the filter.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +27,14 @@ use crate::message::outcome;
 
 /// Jobs that one statement reads.
 const WINDOW: i64 = 5_000;
-/// Maximum number of jobs, and of follow-ups, that one transaction cancels. The follow-ups of a single job may be more.
+/// Maximum number of jobs, and of follow-ups, that one transaction cancels. The follow-ups of a
+/// single job may be more.
 const BATCH: usize = 1_000;
 const BATCH_FOLLOW_UPS: i64 = 5_000;
 /// Jobs in a preview.
 const SAMPLE: usize = 10;
-/// Maximum number of times that a transaction is run which Postgres rolls back because of contention.
+/// Maximum number of times that a transaction is run which Postgres rolls back because of
+/// contention.
 const TRIES: usize = 3;
 
 /// A filter for jobs that are not done. A job matches if it has every property that is given.
@@ -230,7 +232,8 @@ impl Store {
         })
     }
 
-    /// Counts the matching jobs and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
+    /// Counts the matching jobs and returns some of them. Reads pages until it has counted
+    /// [`CappedCount::LIMIT`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -256,8 +259,9 @@ impl Store {
         })
     }
 
-    /// Cancels the matching jobs of the next page after `after`, in several transactions, with their open follow-ups and
-    /// one event and one audit row each. Jobs cancelled before an error stay cancelled.
+    /// Cancels the matching jobs of the next page after `after`, in several transactions, with
+    /// their open follow-ups and one event and one audit row each. Jobs cancelled before an error
+    /// stay cancelled.
     ///
     /// # Errors
     /// [`StoreError`].

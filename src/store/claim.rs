@@ -1,5 +1,5 @@
-//! Claims of jobs. A wake-up claims the row of its job, a group of them in one statement. `intake` inserts rows, and what
-//! it claims in the same statement becomes a claim here.
+//! Claims of jobs. A wake-up claims the row of its job, a group of them in one statement. `intake`
+//! inserts rows, and what it claims in the same statement becomes a claim here.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use super::sql::query;
 use crate::engine::{Checkpoint, Outputs};
 use crate::job::{Attempt, Epoch, Generation, Job, JobId, ReplicaId};
 
-/// The permission to write for a running job. Only a claim creates one; a write with an outdated fence is refused.
+/// The permission to write for a running job. Only a claim creates one; a write with an outdated
+/// fence is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub(super) job: JobId,
@@ -45,8 +46,8 @@ pub struct Claim {
     pub deadline: Option<Instant>,
     /// The sealed payload of a job whose schema was unknown when it arrived.
     pub sealed_payload: Option<String>,
-    /// Whether owners have died while running the job. A replica runs one such job at a time, so that the next death shows
-    /// whether the job caused it.
+    /// Whether owners have died while running the job. A replica runs one such job at a time, so
+    /// that the next death shows whether the job caused it.
     pub is_suspect: bool,
     /// W3C `tracestate` of the job.
     pub tracestate: Option<String>,
@@ -90,7 +91,8 @@ pub enum NotClaimed {
     LeaseLost,
 }
 
-/// The condition on the state matches no partial index, for the reason given at `batched_commit::PLAIN`.
+/// The condition on the state matches no partial index, for the reason given at
+/// `batched_commit::PLAIN`.
 pub(super) const CLAIM: &str = "
     UPDATE jobs SET state = 'running', owner = asked.replica, epoch = epoch + 1, woken_at = coalesce(woken_at, now())
     FROM unnest($1::uuid[], $2::bigint[]) AS asked (id, replica)
@@ -118,8 +120,8 @@ const CHECKPOINTS: &str = "
     ORDER BY c.finished_at, c.stage";
 
 impl Store {
-    /// Returns a claim for a row that names this replica as its owner although none of its runs has it: the answer to the
-    /// claim was lost.
+    /// Returns a claim for a row that names this replica as its owner although none of its runs
+    /// has it: the answer to the claim was lost.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -195,7 +197,8 @@ async fn why_not(
         .collect()
 }
 
-/// Returns the claim for a row that `intake` inserted and claimed for `new`; its deadline passes in `deadline_in` seconds.
+/// Returns the claim for a row that `intake` inserted and claimed for `new`; its deadline passes
+/// in `deadline_in` seconds.
 pub(super) fn fresh(
     replica: ReplicaId,
     new: &NewJob,

@@ -1,4 +1,5 @@
-//! The commit: one transaction, fenced by the claim's epoch, that stores the result of a stage and moves the job.
+//! The commit: one transaction, fenced by the claim's epoch, that stores the result of a stage and
+//! moves the job.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ pub trait Tables: Send + Sync + 'static {
         changes: &'a Self::Changes,
     ) -> Pin<Box<dyn Future<Output = Result<Box<RawValue>, StageFault>> + Send + 'a>>;
 
-    /// Returns whether the cause `key` is still present as it was `observed`, read under `FOR SHARE`. `None` if the cause
-    /// cannot be tested.
+    /// Returns whether the cause `key` is still present as it was `observed`, read under `FOR
+    /// SHARE`. `None` if the cause cannot be tested.
     fn cause_present<'a>(
         &'a self,
         tx: &'a tokio_postgres::Transaction<'_>,
@@ -56,7 +57,8 @@ pub struct Committed {
     pub stage: String,
     /// The stored checkpoint.
     pub output: Option<Box<RawValue>>,
-    /// Rows that this commit has made due and whose wake-ups the caller publishes: id and pipeline.
+    /// Rows that this commit has made due and whose wake-ups the caller publishes: id and
+    /// pipeline.
     pub wake: Vec<(JobId, String)>,
     /// Outcome events that the caller publishes.
     pub announcements: Vec<Announcement>,
@@ -120,8 +122,8 @@ pub struct Writer<T> {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Creates a writer over the engine's tables, with its own connections ([`super::writers_pool`]), the product's tables
-    /// and the first stages of the pipelines.
+    /// Creates a writer over the engine's tables, with its own connections
+    /// ([`super::writers_pool`]), the product's tables and the first stages of the pipelines.
     #[must_use]
     pub fn new(
         store: Store,
@@ -149,15 +151,18 @@ impl<T: Tables> Writer<T> {
         &self.tables
     }
 
-    /// Writes groups until `end`. `app` runs [`super::WRITERS`] of these; without one, no write completes.
+    /// Writes groups until `end`. `app` runs [`super::WRITERS`] of these; without one, no write
+    /// completes.
     pub async fn write_groups(&self, end: CancellationToken) {
         self.groups.write(end).await;
     }
 
-    /// Inserts a row for an intake message. If `new.owner` is set and the job is due, the same statement claims it.
+    /// Inserts a row for an intake message. If `new.owner` is set and the job is due, the same
+    /// statement claims it.
     ///
     /// # Errors
-    /// [`StoreError`]. If the connection was lost, the row may be stored: a redelivery of the message finds it.
+    /// [`StoreError`]. If the connection was lost, the row may be stored: a redelivery of the
+    /// message finds it.
     pub async fn intake(&self, new: &Arc<NewJob>) -> Result<Intaken, StoreError> {
         self.groups.intake(Arc::clone(new)).await
     }
@@ -165,12 +170,14 @@ impl<T: Tables> Writer<T> {
     /// Claims a row that is ready and due.
     ///
     /// # Errors
-    /// [`StoreError`]. If the connection was lost, the row may be claimed: [`Store::adopt`] finds out.
+    /// [`StoreError`]. If the connection was lost, the row may be claimed: [`Store::adopt`] finds
+    /// out.
     pub async fn claim(&self, replica: ReplicaId, job: JobId) -> Result<Claimed, StoreError> {
         self.groups.claim(Wanted { job, replica }).await
     }
 
-    /// Deletes events that the broker has confirmed, with a later group. An event that is not deleted is published again.
+    /// Deletes events that the broker has confirmed, with a later group. An event that is not
+    /// deleted is published again.
     pub fn announced(&self, ids: Vec<i64>) {
         self.groups.announced(ids);
     }
@@ -178,7 +185,8 @@ impl<T: Tables> Writer<T> {
     /// Stores the result of a stage and moves the job.
     ///
     /// # Errors
-    /// [`CommitError`]. After [`CommitError::Store`] the commit may have gone through: [`Store::landed`] finds out.
+    /// [`CommitError`]. After [`CommitError::Store`] the commit may have gone through:
+    /// [`Store::landed`] finds out.
     pub async fn commit(
         &self,
         run: Run<'_>,
@@ -217,7 +225,8 @@ impl<T: Tables> Writer<T> {
         let mut client = self.store.client().await?;
         let tx = client.transaction().await.map_err(StoreError::Database)?;
         if let Some(parent) = job.parent {
-            // A parent is locked before its follow-up everywhere, so that two commits never wait for each other.
+            // A parent is locked before its follow-up everywhere, so that two commits never wait
+            // for each other.
             rows::lock(&tx, parent).await?;
         }
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;

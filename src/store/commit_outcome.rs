@@ -1,4 +1,5 @@
-//! Writes on behalf of a running job besides the commit, and the read that decides a commit of unknown outcome.
+//! Writes on behalf of a running job besides the commit, and the read that decides a commit of
+//! unknown outcome.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ pub enum Landed {
     Yes,
     /// It did not go through, and this replica still owns the job: commit again.
     No,
-    /// This replica no longer owns the job, whether the commit went through or not: do not write for it.
+    /// This replica no longer owns the job, whether the commit went through or not: do not write
+    /// for it.
     Fenced,
 }
 
@@ -34,8 +36,8 @@ pub enum SoFar<'a> {
     Only(Option<&'a RawValue>),
 }
 
-/// Waits until Postgres has decided the old transaction. Its result is read by a separate statement: one that began before
-/// the lock was granted would not see it.
+/// Waits until Postgres has decided the old transaction. Its result is read by a separate
+/// statement: one that began before the lock was granted would not see it.
 const LOCK: &str =
     "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
 
@@ -72,8 +74,8 @@ impl Store {
             .collect()
     }
 
-    /// Makes a job due that `replica` owns in this epoch but does not run. Returns `false` if the job has another owner or
-    /// epoch.
+    /// Makes a job due that `replica` owns in this epoch but does not run. Returns `false` if the
+    /// job has another owner or epoch.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -129,7 +131,8 @@ impl Store {
         })
     }
 
-    /// Gives up a claimed job without a record; it is due again after `delay`. Returns `false` if the write was fenced.
+    /// Gives up a claimed job without a record; it is due again after `delay`. Returns `false` if
+    /// the write was fenced.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -154,8 +157,8 @@ impl Store {
         Ok(written == 1)
     }
 
-    /// Replaces the sealed payload of a job whose schema is known now, and gives up the job: it is due like one that has
-    /// just arrived. Returns `false` if the write was fenced.
+    /// Replaces the sealed payload of a job whose schema is known now, and gives up the job: it is
+    /// due like one that has just arrived. Returns `false` if the write was fenced.
     ///
     /// # Errors
     /// [`StoreError`].

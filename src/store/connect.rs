@@ -1,6 +1,7 @@
-//! Connections to Postgres. The addresses of the setting are tried in turn, each with a timeout, until a server has the
-//! requested properties. The order and the meaning of the setting are those of `tokio_postgres::Config::connect`, which has
-//! no timeout for a server that accepts the connection and then sends nothing.
+//! Connections to Postgres. The addresses of the setting are tried in turn, each with a timeout,
+//! until a server has the requested properties. The order and the meaning of the setting are those
+//! of `tokio_postgres::Config::connect`, which has no timeout for a server that accepts the
+//! connection and then sends nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ struct Server {
 
 impl Servers {
     /// # Errors
-    /// A description of the mistake in the setting, if its hosts, addresses and ports do not match.
+    /// A description of the mistake in the setting, if its hosts, addresses and ports do not
+    /// match.
     pub(super) fn new(config: Config, tls: MakeRustlsConnect) -> Result<Self, &'static str> {
         let (names, literal, ports) = (
             config.get_hosts(),
@@ -109,10 +111,12 @@ impl Servers {
         self.hosts.iter().map(|host| host.address.clone()).collect()
     }
 
-    /// Opens a session. The session fails if Postgres owes an answer and sends nothing for `silence`.
+    /// Opens a session. The session fails if Postgres owes an answer and sends nothing for
+    /// `silence`.
     ///
     /// # Errors
-    /// The error of the only server, or of a server that answered; otherwise an error that names all servers.
+    /// The error of the only server, or of a server that answered; otherwise an error that names
+    /// all servers.
     pub(super) async fn connect(&self, silence: Option<Duration>) -> Result<Connected, Error> {
         let mut hosts: Vec<&Server> = self.hosts.iter().collect();
         if self.is_shuffled() {
@@ -313,8 +317,8 @@ async fn one_of(mut errors: Vec<(&str, Error)>) -> Error {
     as_error(io::Error::other(each.join("; "))).await
 }
 
-/// Converts `error` into an error of the driver. Only the driver can create its errors, so the driver gets a stream that
-/// fails with `error`.
+/// Converts `error` into an error of the driver. Only the driver can create its errors, so the
+/// driver gets a stream that fails with `error`.
 async fn as_error(error: io::Error) -> Error {
     let failed = Config::new()
         .user("nobody")

@@ -1,7 +1,8 @@
-//! Holds of destinations. Workers and people place them, all replicas see them, and the jobs that wait for a hold are
-//! released in small batches when it ends.
+//! Holds of destinations. Workers and people place them, all replicas see them, and the jobs that
+//! wait for a hold are released in small batches when it ends.
 //!
-//! A hold is a row of `controls` of the kind `hold` or `circuit`. Jobs wait for the key `hold:<scope>`.
+//! A hold is a row of `controls` of the kind `hold` or `circuit`. Jobs wait for the key
+//! `hold:<scope>`.
 
 use std::time::Duration;
 
@@ -30,8 +31,9 @@ const FORGOTTEN: i32 = 64;
 /// A hold in force, as commands print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
-    /// `<organization>|<provider>|<host or destination id>`, with the suffix `#seats` if only a permit is missing; or
-    /// `*|<provider>|<name>` for everything that the provider limits together.
+    /// `<organization>|<provider>|<host or destination id>`, with the suffix `#seats` if only a
+    /// permit is missing; or `*|<provider>|<name>` for everything that the provider limits
+    /// together.
     pub scope: String,
     /// `hold`, or `circuit` if the circuit breaker of the destination is open.
     pub kind: String,
@@ -77,8 +79,8 @@ impl HoldRow {
     }
 }
 
-/// A hold in force is never shortened, and keeps its reason and its author until a longer one replaces them. A hold that
-/// has ended begins again.
+/// A hold in force is never shortened, and keeps its reason and its author until a longer one
+/// replaces them. A hold that has ended begins again.
 pub(super) const PLACE: &str = "
     INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
     VALUES ($1, $2, $3, $4, true, now() + $5 * interval '1 second')
@@ -142,8 +144,8 @@ pub(super) const END: &str = "
     WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > now()
     RETURNING reason";
 
-/// Walks from key to key along the index. A hold that a person has ended counts as over one second later, when every
-/// replica has seen it. The row of the last hold that ended counts the batches.
+/// Walks from key to key along the index. A hold that a person has ended counts as over one second
+/// later, when every replica has seen it. The row of the last hold that ended counts the batches.
 pub(super) const OVER: &str = "
     WITH RECURSIVE keys AS (
         (SELECT wait_key, 1 AS number FROM jobs WHERE state = 'waiting' AND wait_reason = 'hold' AND wait_key > $1
@@ -162,7 +164,8 @@ pub(super) const OVER: &str = "
         ORDER BY at DESC LIMIT 1) ended ON true
     ORDER BY k.number";
 
-/// Releases four jobs first and twice as many each time, up to 64. Only one replica steps within 900 ms.
+/// Releases four jobs first and twice as many each time, up to 64. Only one replica steps within
+/// 900 ms.
 pub(super) const STEP: &str = "
     UPDATE controls SET step = CASE WHEN step = 0 THEN 4 ELSE least(step * 2, 64) END, stepped_at = now()
     WHERE id = $1 AND (stepped_at IS NULL OR stepped_at <= now() - interval '900 milliseconds')
@@ -254,7 +257,8 @@ impl Store {
         Ok(until)
     }
 
-    /// Ends every hold of a destination and returns their number. If there is none, nothing is written.
+    /// Ends every hold of a destination and returns their number. If there is none, nothing is
+    /// written.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -282,8 +286,9 @@ impl Store {
         Ok(ended.len())
     }
 
-    /// Makes due some of the jobs whose hold has ended: one batch for each of a bounded number of keys, from the cursor on.
-    /// Returns whether there are more keys; after the last one, the cursor is at the beginning again.
+    /// Makes due some of the jobs whose hold has ended: one batch for each of a bounded number of
+    /// keys, from the cursor on. Returns whether there are more keys; after the last one, the
+    /// cursor is at the beginning again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -306,7 +311,8 @@ impl Store {
     }
 }
 
-/// Releases the next batch of jobs that wait for a hold which has ended; the row of the hold determines its size.
+/// Releases the next batch of jobs that wait for a hold which has ended; the row of the hold
+/// determines its size.
 async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(), StoreError> {
     let jobs: i32 = match control {
         None => FORGOTTEN,
@@ -319,8 +325,8 @@ async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(
     Ok(())
 }
 
-/// Returns whether the hold `key` is in force; its rows stay locked against a release until the transaction ends. `None`
-/// for another kind of cause.
+/// Returns whether the hold `key` is in force; its rows stay locked against a release until the
+/// transaction ends. `None` for another kind of cause.
 pub(super) async fn hold_present(
     tx: &Transaction<'_>,
     key: &str,

@@ -1,11 +1,12 @@
-//! Counts with an upper limit: a person does not need to know whether 30,000 or 31,000 jobs wait, and counting all of them
-//! takes long.
+//! Counts with an upper limit: a person does not need to know whether 30,000 or 31,000 jobs wait,
+//! and counting all of them takes long.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in JSON, it is the limit.
+/// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in
+/// JSON, it is the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CappedCount(i64);
 
@@ -15,7 +16,8 @@ impl CappedCount {
     /// Rows that a statement counts: one more than the limit shows that there are more.
     pub(super) const ROWS: i64 = Self::LIMIT + 1;
 
-    /// Creates a count from a number of rows, of which at most one more than the limit was counted.
+    /// Creates a count from a number of rows, of which at most one more than the limit was
+    /// counted.
     #[must_use]
     pub const fn of(rows: i64) -> Self {
         Self(rows)

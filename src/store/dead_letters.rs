@@ -100,8 +100,8 @@ pub struct DeadLetter {
     /// Its row.
     #[serde(flatten)]
     pub row: DeadLetterRow,
-    /// The headers of the allow-list. A dead letter that a worker of an earlier version stored has all headers here for a
-    /// short while.
+    /// The headers of the allow-list. A dead letter that a worker of an earlier version stored has
+    /// all headers here for a short while.
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
@@ -159,7 +159,8 @@ const SHOW: &str = concat!(
 );
 
 impl Store {
-    /// Stores a message and announces its refusal, in one transaction. Returns the id of the dead letter.
+    /// Stores a message and announces its refusal, in one transaction. Returns the id of the dead
+    /// letter.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -171,7 +172,8 @@ impl Store {
         self.keep(keyring, new, true).await
     }
 
-    /// Stores a message like [`Store::keep_dead_letter`], but without body and headers: only hash, size and code.
+    /// Stores a message like [`Store::keep_dead_letter`], but without body and headers: only hash,
+    /// size and code.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -239,7 +241,8 @@ impl Store {
         Ok(id)
     }
 
-    /// Announces the refusal of a message that is not stored, and the number of earlier ones that were not announced.
+    /// Announces the refusal of a message that is not stored, and the number of earlier ones that
+    /// were not announced.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,6 @@
-//! Discards the dead letters that match a filter, a page of ids at a time. Each letter is discarded as by
-//! [`Store::resolve`]. A discarded letter no longer matches, so an interrupted action is repeated unchanged.
+//! Discards the dead letters that match a filter, a page of ids at a time. Each letter is
+//! discarded as by [`Store::resolve`]. A discarded letter no longer matches, so an interrupted
+//! action is repeated unchanged.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -149,7 +150,8 @@ impl Store {
         })
     }
 
-    /// Counts the matching letters and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
+    /// Counts the matching letters and returns some of them. Reads pages until it has counted
+    /// [`CappedCount::LIMIT`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,8 +177,8 @@ impl Store {
         })
     }
 
-    /// Discards the matching letters among the next open ones after `after`, at most `at_most`, with one audit row each, in
-    /// one transaction.
+    /// Discards the matching letters among the next open ones after `after`, at most `at_most`,
+    /// with one audit row each, in one transaction.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,8 +1,9 @@
-//! Rows for the waker: due rows without a wake-up, in turn by organization; and the stamps that record which replica woke a
-//! row.
+//! Rows for the waker: due rows without a wake-up, in turn by organization; and the stamps that
+//! record which replica woke a row.
 //!
-//! A stamp is `woken_at` and `woken_by`: this replica publishes a wake-up for this row. A stamp is removed if the wake-up
-//! was not published, if its outcome is unknown, or if its replica has ended.
+//! A stamp is `woken_at` and `woken_by`: this replica publishes a wake-up for this row. A stamp is
+//! removed if the wake-up was not published, if its outcome is unknown, or if its replica has
+//! ended.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, ReplicaId};
 
-/// Maximum number of organizations that one look visits. An organization without a due row costs one index entry.
+/// Maximum number of organizations that one look visits. An organization without a due row costs
+/// one index entry.
 const HOPS: i32 = 500;
 /// Maximum number of stamps that one statement removes.
 const STAMPS: i64 = 1000;
 
-/// The position in the circle of a pipeline's organizations where the next look begins, and the time from which rows are
-/// read.
+/// The position in the circle of a pipeline's organizations where the next look begins, and the
+/// time from which rows are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Circle {
     after: String,
@@ -32,8 +34,8 @@ pub struct Circle {
     whole: Option<Instant>,
 }
 
-/// How often a circle reads all rows: a row may become due again with an earlier time than those that are left (after a
-/// takeover, or when a stamp is removed).
+/// How often a circle reads all rows: a row may become due again with an earlier time than those
+/// that are left (after a takeover, or when a stamp is removed).
 const WHOLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Circle {
@@ -80,15 +82,17 @@ pub struct Page {
     pub ends_circle: bool,
 }
 
-/// Takes organizations in turn: the first due row of each, then the second of each. The recursion walks from organization
-/// to organization along `jobs_not_woken`, beginning after `$3`, until it has found as many organizations with a due row as
-/// rows are requested. A look therefore reads no more than a small multiple of what it takes, however many organizations
-/// and rows there are. The rows are read again by their keys, with conditions that match no partial index: a planner with
+/// Takes organizations in turn: the first due row of each, then the second of each. The recursion
+/// walks from organization to organization along `jobs_not_woken`, beginning after `$3`, until it
+/// has found as many organizations with a due row as rows are requested. A look therefore reads no
+/// more than a small multiple of what it takes, however many organizations and rows there are. The
+/// rows are read again by their keys, with conditions that match no partial index: a planner with
 /// the statistics of an empty table would read the whole of that index for each row.
 ///
-/// Rows before `$6` are not read: while a dump holds its snapshot, the index keeps an entry for each row that was woken
-/// since the dump began, and the oldest entries come first. The next circle skips rows before the first one that is left,
-/// or before now, less 5 s for transactions that have begun and not committed.
+/// Rows before `$6` are not read: while a dump holds its snapshot, the index keeps an entry for
+/// each row that was woken since the dump began, and the oldest entries come first. The next
+/// circle skips rows before the first one that is left, or before now, less 5 s for transactions
+/// that have begun and not committed.
 pub(super) const DUE: &str = "
     WITH RECURSIVE organizations AS (
         (SELECT organization, due_at, 1 AS hop, (due_at <= now())::int AS found FROM jobs
@@ -159,7 +163,8 @@ pub(super) const UNSTAMP_ENDED: &str = "
     UPDATE jobs SET woken_at = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked)) RETURNING id";
 
 impl Store {
-    /// Stamps up to `limit` due rows of a pipeline that have no wake-up, in turn by organization, and advances `circle`.
+    /// Stamps up to `limit` due rows of a pipeline that have no wake-up, in turn by organization,
+    /// and advances `circle`.
     ///
     /// # Errors
     /// [`StoreError`]; rows may be stamped nevertheless, see [`Store::unstamp`].
@@ -218,8 +223,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a bounded number of the stamps of `replica` that are older than `age`. A duplicate wake-up is harmless.
-    /// Returns whether there are more.
+    /// Removes a bounded number of the stamps of `replica` that are older than `age`. A duplicate
+    /// wake-up is harmless. Returns whether there are more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -233,7 +238,8 @@ impl Store {
         Ok(taken == STAMPS.unsigned_abs())
     }
 
-    /// Removes a bounded number of stamps of replicas that have ended, of any age. Returns whether there are more.
+    /// Removes a bounded number of stamps of replicas that have ended, of any age. Returns whether
+    /// there are more.
     ///
     /// # Errors
     /// [`StoreError`].

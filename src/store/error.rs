@@ -56,7 +56,8 @@ pub enum StoreError {
     /// The connection to Postgres is not permitted.
     #[error("no connection to Postgres is opened")]
     Link(#[from] LinkFault),
-    /// The setting of a worker's login is not valid. The text names the mistake and never the value.
+    /// The setting of a worker's login is not valid. The text names the mistake and never the
+    /// value.
     #[error(
         "expected the worker's login as user:password, {0}; use user:password with eight characters or more of password"
     )]
@@ -70,14 +71,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether to wait and try again: Postgres is unavailable, and the job is not at fault.
+    /// Returns whether to wait and try again: Postgres is unavailable, and the job is not at
+    /// fault.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         self.class() == Class::Infrastructure
     }
 
-    /// Returns whether nothing is stored because Postgres refused a row or another transaction was in the way; Postgres is
-    /// available.
+    /// Returns whether nothing is stored because Postgres refused a row or another transaction was
+    /// in the way; Postgres is available.
     pub(super) fn is_rolled_back(&self) -> bool {
         matches!(self, Self::Database(error) if is_rolled_back(error))
     }

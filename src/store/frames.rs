@@ -1,7 +1,8 @@
-//! The messages of Postgres' protocol in a stream of bytes, distinguished by their first byte. Source: PostgreSQL
-//! documentation, "Frontend/Backend Protocol", "Message Formats".
+//! The messages of Postgres' protocol in a stream of bytes, distinguished by their first byte.
+//! Source: PostgreSQL documentation, "Frontend/Backend Protocol", "Message Formats".
 
-/// Size of a message's kind and length. The length is in network order and counts itself, but not the kind.
+/// Size of a message's kind and length. The length is in network order and counts itself, but not
+/// the kind.
 const HEADER: usize = 5;
 /// Size of the length.
 const LENGTH: usize = 4;
@@ -17,7 +18,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Returns how many messages of one of `kinds` begin in `bytes`, which follow the bytes seen before.
+    /// Returns how many messages of one of `kinds` begin in `bytes`, which follow the bytes seen
+    /// before.
     pub(super) fn count(&mut self, mut bytes: &[u8], kinds: &[u8]) -> usize {
         let mut found = 0;
         while !bytes.is_empty() {
@@ -50,7 +52,8 @@ mod tests {
 
     #[test]
     fn messages_are_counted_wherever_the_stream_is_cut() {
-        // A row whose text looks like `ReadyForQuery`, two `ReadyForQuery`, and a message without a body.
+        // A row whose text looks like `ReadyForQuery`, two `ReadyForQuery`, and a message without
+        // a body.
         let stream = b"D\0\0\0\x0aZ\0\0\0\x05IZ\0\0\0\x05In\0\0\0\x04Z\0\0\0\x05T";
         for cut in 0..=stream.len() {
             let mut frames = Frames::default();

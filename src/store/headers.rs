@@ -1,9 +1,10 @@
-//! Headers of dead letters. They are sealed as a whole, since they may contain secrets of producers.
+//! Headers of dead letters. They are sealed as a whole, since they may contain secrets of
+//! producers.
 //!
 //! **Invariant:** of a dead letter's headers, only those of the allow-list are stored unsealed.
 //!
-//! A worker of an earlier version, which may run at the same time, stores all of them unsealed: [`Store::seal_headers`]
-//! seals them later.
+//! A worker of an earlier version, which may run at the same time, stores all of them unsealed:
+//! [`Store::seal_headers`] seals them later.
 
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -30,7 +31,8 @@ pub(super) fn seal(keyring: &Keyring, row: &str, headers: &Value) -> String {
     keyring.seal(place(row), headers.to_string().as_bytes())
 }
 
-/// Returns all headers of a dead letter as received, from the columns `sealed_headers` and `headers` of its row.
+/// Returns all headers of a dead letter as received, from the columns `sealed_headers` and
+/// `headers` of its row.
 pub(super) fn received(keyring: &Keyring, id: &str, row: &Row) -> Result<Value, StoreError> {
     let Some(sealed) = row.try_get::<_, Option<&str>>("sealed_headers")? else {
         let Json(headers) = row.try_get("headers")?;
@@ -50,8 +52,8 @@ const fn place(row: &str) -> Place<'_> {
 }
 
 impl Store {
-    /// Seals the headers of some dead letters that a worker of an earlier version has stored. Returns whether there may be
-    /// more.
+    /// Seals the headers of some dead letters that a worker of an earlier version has stored.
+    /// Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

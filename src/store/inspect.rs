@@ -14,7 +14,8 @@ use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState, WaitReason};
 use crate::message::outcome::Skipped;
 
-/// Maximum number of follow-ups that are shown with their job; `jobs list --parent` shows all of them.
+/// Maximum number of follow-ups that are shown with their job; `jobs list --parent` shows all of
+/// them.
 const FOLLOW_UPS: i64 = 1000;
 
 /// A job's row, as commands print it.
@@ -164,7 +165,8 @@ pub struct JobView {
     pub children: Vec<JobRow>,
 }
 
-/// The columns of a [`JobRow`] from `jobs j`. A macro, so that each statement is one constant text.
+/// The columns of a [`JobRow`] from `jobs j`. A macro, so that each statement is one constant
+/// text.
 macro_rules! job_columns {
     () => {
         "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.state, j.stage, j.attempt, j.generation, j.epoch,
@@ -190,7 +192,8 @@ pub(super) const ATTEMPTS: &str = "
     WHERE job_id = $1 ORDER BY at";
 pub(super) const EFFECTS: &str = "
     SELECT key, stage, target, class, state, unknowns, provider_ref FROM effects WHERE job_id = $1 ORDER BY first_intent_at";
-/// Reads every job. For the demo only, whose database is small: nothing that runs in a loop or behind a command uses it.
+/// Reads every job. For the demo only, whose database is small: nothing that runs in a loop or
+/// behind a command uses it.
 const COUNTS: &str = "SELECT pipeline, state, wait_reason, count(*) AS jobs FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
 impl Store {

@@ -1,4 +1,5 @@
-//! Inserts rows for intake messages, a group of them in one statement, and claims them in the same statement.
+//! Inserts rows for intake messages, a group of them in one statement, and claims them in the same
+//! statement.
 
 use std::collections::HashMap;
 
@@ -73,7 +74,8 @@ pub enum Incoming {
 pub enum Intaken {
     /// A new row that is claimed; the caller publishes its events.
     Ours(Box<Claim>, Vec<Announcement>),
-    /// A new row that is left to the waker, or was cancelled before it arrived; the caller publishes its events.
+    /// A new row that is left to the waker, or was cancelled before it arrived; the caller
+    /// publishes its events.
     Accepted(Vec<Announcement>),
     /// The same message arrived before: read its row, and reply if the message asks for replies.
     Known(JobId),
@@ -81,13 +83,14 @@ pub enum Intaken {
     Conflict(JobId),
 }
 
-/// A key without a job is a cancel that arrived first: the job is inserted and cancelled at once. `job.accepted` and the
-/// events that follow at once are inserted with the row. A key whose job no longer exists is reused. A key younger than an
-/// hour belongs to its job, even if the snapshot of this statement does not show that job yet. (The job is looked up by a
-/// scalar subquery, because an `EXISTS` might be planned as a hash of all jobs.) The keys are inserted in order, so that
-/// two groups with the same keys do not deadlock. Rows pass from one part to another by a lookup in a hash (`IN` where it
-/// is no condition): a join of the parts would compare each row with each other, because the writers' plans use no hash
-/// joins.
+/// A key without a job is a cancel that arrived first: the job is inserted and cancelled at once.
+/// `job.accepted` and the events that follow at once are inserted with the row. A key whose job no
+/// longer exists is reused. A key younger than an hour belongs to its job, even if the snapshot of
+/// this statement does not show that job yet. (The job is looked up by a scalar subquery, because
+/// an `EXISTS` might be planned as a hash of all jobs.) The keys are inserted in order, so that
+/// two groups with the same keys do not deadlock. Rows pass from one part to another by a lookup
+/// in a hash (`IN` where it is no condition): a join of the parts would compare each row with each
+/// other, because the writers' plans use no hash joins.
 pub(super) const INTAKE: &str = concat!(
     "
     WITH asked AS (
@@ -267,8 +270,8 @@ impl Incoming {
     }
 }
 
-/// Returns the result for each of `new`, from the rows that [`INTAKE`] inserted: a message without a row was known before.
-/// There is one row per event.
+/// Returns the result for each of `new`, from the rows that [`INTAKE`] inserted: a message without
+/// a row was known before. There is one row per event.
 pub(super) async fn intaken(
     client: &deadpool_postgres::Client,
     new: &[&NewJob],

@@ -17,15 +17,18 @@ use crate::job::{Epoch, Job};
 pub enum IntentOutcome {
     /// The intent is stored: make the call.
     Go(Effect),
-    /// Another effect, or this effect of an earlier owner, may still be in flight: try again after this time.
+    /// Another effect, or this effect of an earlier owner, may still be in flight: try again after
+    /// this time.
     NotYet(Duration),
-    /// The outcome of the last call is unknown, and the policy of the destination requires a person to decide.
+    /// The outcome of the last call is unknown, and the policy of the destination requires a
+    /// person to decide.
     Held,
     /// The write was fenced.
     Fenced,
 }
 
-/// Another effect on the same resource usually ends long before its deadline, so the next try is not later than this.
+/// Another effect on the same resource usually ends long before its deadline, so the next try is
+/// not later than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 const FENCE: &str = "SELECT id FROM jobs WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running' FOR UPDATE";
@@ -52,7 +55,8 @@ impl Store {
     /// Stores the intent of the running stage of `job`, unless the ledger forbids it now.
     ///
     /// # Errors
-    /// [`StoreError`]. If the connection was lost, the intent may be stored; storing it again is harmless.
+    /// [`StoreError`]. If the connection was lost, the intent may be stored; storing it again is
+    /// harmless.
     pub async fn store_intent(
         &self,
         fence: &Fence,
@@ -115,8 +119,8 @@ impl Store {
         }))
     }
 
-    /// Settles an effect of this claim whose call was refused. An effect that a later claim has stored again is not
-    /// changed.
+    /// Settles an effect of this claim whose call was refused. An effect that a later claim has
+    /// stored again is not changed.
     ///
     /// # Errors
     /// [`StoreError`]; settling it again is harmless.

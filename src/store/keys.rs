@@ -1,6 +1,8 @@
-//! Keys at rest: returns the key of every sealed value, and reseals values with the first key while workers run.
+//! Keys at rest: returns the key of every sealed value, and reseals values with the first key
+//! while workers run.
 //!
-//! **Invariant:** resealing a value changes nothing else of its row, and replaces only the value that was opened.
+//! **Invariant:** resealing a value changes nothing else of its row, and replaces only the value
+//! that was opened.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +87,8 @@ impl Sql {
                 set: format!("{name} = given.new"),
                 is_old: format!("t.{name} = given.old"),
             },
-            // Compared as text, because Postgres' operators on json refuse a text that contains `\u0000`.
+            // Compared as text, because Postgres' operators on json refuse a text that contains
+            // `\u0000`.
             Some(Within { json, pattern, .. }) => Self {
                 id,
                 below_all,
@@ -156,8 +159,8 @@ impl Store {
         Ok(page)
     }
 
-    /// Reseals the values of these rows with the first key, a few in a transaction. A row that is locked is skipped; with
-    /// `patient`, each row is waited for, one at a time.
+    /// Reseals the values of these rows with the first key, a few in a transaction. A row that is
+    /// locked is skipped; with `patient`, each row is waited for, one at a time.
     ///
     /// # Errors
     /// [`StoreError`]; values resealed before the error stay so.
@@ -250,7 +253,8 @@ impl Store {
         Ok(rows.first().map(|row| row.try_get("id")).transpose()?)
     }
 
-    /// Tries to open the values of these rows. Returns the rows whose value cannot be opened, and why.
+    /// Tries to open the values of these rows. Returns the rows whose value cannot be opened, and
+    /// why.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,10 +1,11 @@
 //! Lists of jobs for people, newest first.
 //!
-//! There is one statement for each access path: follow-ups by their parent; waiting, parked and running jobs by their
-//! state. There is no index for anything else, since every job would pay for it. Those lists, and filters in addition to an
-//! access path, read a window of the newest ids below the cursor, and then the next window, until the page is full, there
-//! are no more jobs, or [`LOOK`] jobs have been read. Each list is bounded by ids on both sides, so that no plan can read
-//! more than the window.
+//! There is one statement for each access path: follow-ups by their parent; waiting, parked and
+//! running jobs by their state. There is no index for anything else, since every job would pay for
+//! it. Those lists, and filters in addition to an access path, read a window of the newest ids
+//! below the cursor, and then the next window, until the page is full, there are no more jobs, or
+//! [`LOOK`] jobs have been read. Each list is bounded by ids on both sides, so that no plan can
+//! read more than the window.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -62,14 +63,16 @@ pub struct Stopped {
     pub before: JobId,
 }
 
-/// An access path: the statement for its jobs, newest first, and the statement for the end of a window.
+/// An access path: the statement for its jobs, newest first, and the statement for the end of a
+/// window.
 struct Way {
     list: &'static str,
     /// `None` if all its jobs fit into one window.
     edge: Option<&'static str>,
 }
 
-/// Selects jobs of an access path: ids below `$1` down to `$2`, filtered. The few rows are filtered without an index.
+/// Selects jobs of an access path: ids below `$1` down to `$2`, filtered. The few rows are
+/// filtered without an index.
 macro_rules! list {
     ($range:literal, $order:literal) => {
         concat!(
@@ -100,8 +103,9 @@ macro_rules! edge {
     };
 }
 
-// If an access path has an index, range and order use the columns of that index. With an equality instead, a planner that
-// assumes an even distribution would rather walk over all ids until it has found enough.
+// If an access path has an index, range and order use the columns of that index. With an equality
+// instead, a planner that assumes an even distribution would rather walk over all ids until it has
+// found enough.
 pub(super) const NEWEST: &str = list!("j.id < $1 AND j.id >= $2", "j.id DESC");
 pub(super) const NEWEST_EDGE: &str = edge!("j.id < $1", "j.id DESC");
 pub(super) const WAITING: &str = list!(
@@ -162,8 +166,8 @@ impl JobFilter {
         }
     }
 
-    /// Returns whether the filter has conditions beyond its access path, so that a page may read many more rows than it
-    /// returns.
+    /// Returns whether the filter has conditions beyond its access path, so that a page may read
+    /// many more rows than it returns.
     fn is_narrow(&self) -> bool {
         let answers_state = self.parent.is_none()
             && matches!(
@@ -247,8 +251,8 @@ impl Listed {
     }
 }
 
-/// Returns the last id of a window below `before`, and when that job was accepted. `None` if there are no more jobs than
-/// the window holds.
+/// Returns the last id of a window below `before`, and when that job was accepted. `None` if there
+/// are no more jobs than the window holds.
 async fn edge(
     client: &deadpool_postgres::Client,
     sql: &str,

@@ -1,5 +1,6 @@
-//! The role that a worker logs in with: a member of `dispatch_worker` and of nothing else. Postgres gets a verifier of its
-//! password (SCRAM-SHA-256, RFC 5802), so that the password itself is in no statement and in no log.
+//! The role that a worker logs in with: a member of `dispatch_worker` and of nothing else.
+//! Postgres gets a verifier of its password (SCRAM-SHA-256, RFC 5802), so that the password itself
+//! is in no statement and in no log.
 
 use std::time::Duration;
 
@@ -67,12 +68,12 @@ impl WorkerLogin {
         &self.name
     }
 
-    /// Creates the login or changes its password, and makes it a member of the workers' group. Writes an audit row if an
-    /// actor is given.
+    /// Creates the login or changes its password, and makes it a member of the workers' group.
+    /// Writes an audit row if an actor is given.
     ///
     /// # Errors
-    /// [`StoreError::Roles`] if the role exists with more privileges than a worker may have, or if this role may not create
-    /// it; otherwise [`StoreError`].
+    /// [`StoreError::Roles`] if the role exists with more privileges than a worker may have, or if
+    /// this role may not create it; otherwise [`StoreError`].
     pub(super) async fn make(
         &self,
         client: &mut Client,

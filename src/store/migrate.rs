@@ -31,8 +31,8 @@ pub struct Migrated {
     pub left: Vec<String>,
 }
 
-/// Migrates the schema, grants the group roles their privileges, and creates the partitions of the coming months whose
-/// locks are granted at once. Returns the names of the applied migrations.
+/// Migrates the schema, grants the group roles their privileges, and creates the partitions of the
+/// coming months whose locks are granted at once. Returns the names of the applied migrations.
 ///
 /// # Errors
 /// [`StoreError`] if Postgres refuses a statement; earlier migrations stay applied.
@@ -40,12 +40,12 @@ pub async fn migrate(endpoint: impl Into<Endpoint>) -> Result<Vec<String>, Store
     Ok(migrate_with(endpoint, None, None).await?.applied)
 }
 
-/// Migrates like [`migrate`], and creates a worker's login or changes its password. Each change gets an audit row of
-/// `actor`.
+/// Migrates like [`migrate`], and creates a worker's login or changes its password. Each change
+/// gets an audit row of `actor`.
 ///
 /// # Errors
-/// Errors of [`migrate`]; [`StoreError::Roles`] if the roles are missing and this role may not create them: nothing is
-/// applied then.
+/// Errors of [`migrate`]; [`StoreError::Roles`] if the roles are missing and this role may not
+/// create them: nothing is applied then.
 pub async fn migrate_with(
     endpoint: impl Into<Endpoint>,
     login: Option<&WorkerLogin>,
@@ -99,7 +99,8 @@ impl Store {
     /// Returns the version of the schema and the version that this program needs.
     ///
     /// # Errors
-    /// [`StoreError`] if Postgres refuses the statement, for example because nothing was migrated yet.
+    /// [`StoreError`] if Postgres refuses the statement, for example because nothing was migrated
+    /// yet.
     pub async fn schema_version(&self) -> Result<(i64, i64), StoreError> {
         let row = query_one(&self.client().await?, VERSION, &[]).await?;
         Ok((row.try_get("version")?, newest()))

@@ -1,6 +1,8 @@
-//! The engine's tables in Postgres. Every statement is a constant beside the one function that runs it.
+//! The engine's tables in Postgres. Every statement is a constant beside the one function that
+//! runs it.
 //!
-//! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job requires one.
+//! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job
+//! requires one.
 
 mod actions;
 mod addresses;

@@ -23,7 +23,8 @@ pub(super) const OVERDUE: &str = "
     RETURNING jobs.id";
 
 impl Store {
-    /// Parks waiting jobs whose deadline has passed, a bounded number at a time. Returns whether there may be more.
+    /// Parks waiting jobs whose deadline has passed, a bounded number at a time. Returns whether
+    /// there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,7 +1,8 @@
-//! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`). They are created ahead of time,
-//! filled with the rows of the default partitions, and dropped as a whole when no job of their month is left. Each change
-//! of a partition is a function of the schema (V16), which waits 200 ms for a lock, in a transaction of its own. A worker
-//! owns none of the tables and may call the functions.
+//! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`). They are
+//! created ahead of time, filled with the rows of the default partitions, and dropped as a whole
+//! when no job of their month is left. Each change of a partition is a function of the schema
+//! (V16), which waits 200 ms for a lock, in a transaction of its own. A worker owns none of the
+//! tables and may call the functions.
 
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Client;
@@ -13,8 +14,8 @@ use super::turns::Turn;
 
 /// Number of months after the current one that have partitions.
 const AHEAD: i32 = 3;
-/// How long after the end of a month its partitions may be dropped: by then, clocks and long transactions agree that it is
-/// over.
+/// How long after the end of a month its partitions may be dropped: by then, clocks and long
+/// transactions agree that it is over.
 const OVER_FOR: Duration = Duration::days(7);
 /// Maximum number of partitions dropped in one call.
 const DROPS: i64 = 48;
@@ -32,14 +33,15 @@ const DROP: &str = "SELECT drop_partition($1, $2, $3) AS done";
 const MISSING_NOW: &str = "SELECT parent, month FROM missing_partitions(now(), $1)";
 
 impl Store {
-    /// Creates the partitions of this month and the next three, moves rows from the default partitions into those of their
-    /// months, and drops partitions of past months without jobs. `now` is this machine's clock. Returns whether more is
-    /// left: call again at once. If a lock is not granted, or another replica does the same, the call returns `false` and
-    /// leaves the rest to the next one.
+    /// Creates the partitions of this month and the next three, moves rows from the default
+    /// partitions into those of their months, and drops partitions of past months without jobs.
+    /// `now` is this machine's clock. Returns whether more is left: call again at once. If a lock
+    /// is not granted, or another replica does the same, the call returns `false` and leaves the
+    /// rest to the next one.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done then; otherwise
-    /// [`StoreError`].
+    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done
+    /// then; otherwise [`StoreError`].
     pub async fn keep_partitions(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
         Ok(self
             .in_turn(Turn::Partitions, now, self.keep_in_turn(now))
@@ -74,7 +76,8 @@ impl Store {
     }
 }
 
-/// Creates the missing partitions on a migration's connection. If a lock is not granted, the workers create them later.
+/// Creates the missing partitions on a migration's connection. If a lock is not granted, the
+/// workers create them later.
 pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
     for row in client.query(MISSING_NOW, &[&AHEAD]).await? {
         let (parent, month): (String, OffsetDateTime) =

@@ -1,5 +1,6 @@
-//! Cancels that arrive before their job. The request is stored as a key without a job, and the intake of the job finds it.
-//! The uniqueness of the key serializes the two, in whatever order they arrive.
+//! Cancels that arrive before their job. The request is stored as a key without a job, and the
+//! intake of the job finds it. The uniqueness of the key serializes the two, in whatever order
+//! they arrive.
 
 use serde_json::{Value, json};
 
@@ -26,12 +27,14 @@ pub struct CancelByKey<'a> {
     pub dedupe_key: &'a str,
     /// The user that published the cancel, as verified by RabbitMQ.
     pub producer: Option<&'a str>,
-    /// Whether the cancel may be stored until its job arrives. Otherwise the answer is [`ActionResult::NoSuchJob`].
+    /// Whether the cancel may be stored until its job arrives. Otherwise the answer is
+    /// [`ActionResult::NoSuchJob`].
     pub may_note: bool,
 }
 
-/// Reuses the key of a job that no longer exists, and an outdated pending cancel. The snapshot of the statement decides
-/// whether the job exists, and it may be older than a new key: such a key is left unchanged.
+/// Reuses the key of a job that no longer exists, and an outdated pending cancel. The snapshot of
+/// the statement decides whether the job exists, and it may be older than a new key: such a key is
+/// left unchanged.
 const NOTE: &str = "
     INSERT INTO job_keys AS k (source, dedupe_key, cancelled_by, producer) VALUES ($1, $2, $3, $4)
     ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = NULL, digest = NULL, cancelled_by = excluded.cancelled_by,
@@ -43,7 +46,8 @@ const IS_NOTED: &str =
     "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
 impl Store {
-    /// Cancels the job with this key, or stores the cancel for when it arrives: its message may still be in the queue.
+    /// Cancels the job with this key, or stores the cancel for when it arrives: its message may
+    /// still be in the queue.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -17,18 +17,19 @@ use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
 use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
-/// Postgres ends a pooled statement that exceeds its timeout before [`SILENCE`] has passed; a statement that takes longer
-/// has lost its server. Every statement finds its rows through an index: a plan made while a table is empty would otherwise
-/// read the whole table for the lifetime of the connection. With sequential scans disabled, a plan without an index has so
-/// high a cost that Postgres would compile it (`jit`), which takes longer than running it.
+/// Postgres ends a pooled statement that exceeds its timeout before [`SILENCE`] has passed; a
+/// statement that takes longer has lost its server. Every statement finds its rows through an
+/// index: a plan made while a table is empty would otherwise read the whole table for the lifetime
+/// of the connection. With sequential scans disabled, a plan without an index has so high a cost
+/// that Postgres would compile it (`jit`), which takes longer than running it.
 const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 \
     -c enable_seqscan=off -c jit=off";
 /// How long a pooled connection waits while Postgres owes an answer and sends nothing.
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The writers look rows up by their keys only, so their plans are made once and use indexes. A locked row delays its group
-/// for at most one second.
+/// The writers look rows up by their keys only, so their plans are made once and use indexes. A
+/// locked row delays its group for at most one second.
 const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c lock_timeout=1000";
 
 /// Creates a pool of at most `size` connections.
@@ -91,7 +92,8 @@ impl Connect for Pooled {
     }
 }
 
-/// **Invariant:** `store` spawns only the drivers of pooled connections; each ends with its connection.
+/// **Invariant:** `store` spawns only the drivers of pooled connections; each ends with its
+/// connection.
 #[expect(
     clippy::disallowed_methods,
     reason = "the pool takes a task for each connection, and ends it"
@@ -107,7 +109,8 @@ fn drive(connection: BoxFuture<'static, Result<(), Error>>) -> JoinHandle<()> {
     })
 }
 
-/// Opens one connection outside any pool, and returns it with the future that drives it. Its statements have no timeout.
+/// Opens one connection outside any pool, and returns it with the future that drives it. Its
+/// statements have no timeout.
 ///
 /// # Errors
 /// [`StoreError`] if the connection cannot be opened.
@@ -130,7 +133,8 @@ pub async fn on_connection<T, E: From<StoreError>>(
     }
 }
 
-/// Opens a connection like [`connect`], which fails if Postgres owes an answer and sends nothing for `silence`.
+/// Opens a connection like [`connect`], which fails if Postgres owes an answer and sends nothing
+/// for `silence`.
 ///
 /// # Errors
 /// Same as [`connect`].
@@ -185,7 +189,8 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
         // The driver's default, `prefer`, falls back to plaintext silently.
         config.ssl_mode(SslMode::Require);
     } else if wish == Wish::Silent {
-        // On this machine, a self-signed certificate of the server must not prevent the connection.
+        // On this machine, a self-signed certificate of the server must not prevent the
+        // connection.
         config.ssl_mode(SslMode::Disable);
     }
     let tls = match config.get_ssl_mode() {

@@ -29,8 +29,8 @@ const SESSION: &str = "
         current_setting('server_version') AS version
     FROM (VALUES (pg_backend_pid())) AS own (pid) LEFT JOIN pg_stat_ssl s ON s.pid = own.pid";
 
-/// Selects the privileges of `rights` that this role lacks. Locking a row requires `UPDATE`; drawing an id requires `USAGE`
-/// on its sequence.
+/// Selects the privileges of `rights` that this role lacks. Locking a row requires `UPDATE`;
+/// drawing an id requires `USAGE` on its sequence.
 const MISSING_RIGHTS: &str = "
     SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing
     FROM unnest($1::text[], $2::text[]) AS wanted (name, rights) CROSS JOIN unnest(string_to_array(rights, ',')) AS wish
@@ -44,7 +44,8 @@ const MISSING_RIGHTS: &str = "
     WHERE NOT coalesce(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)
     ORDER BY missing";
 
-/// Selects what a role can do, by itself or through a role that it is a member of, although a worker must not.
+/// Selects what a role can do, by itself or through a role that it is a member of, although a
+/// worker must not.
 const TOO_MUCH: &str = "
     WITH me AS (SELECT oid, rolsuper FROM pg_roles WHERE rolname = $1),
     mine AS (
@@ -92,7 +93,8 @@ impl Store {
         })
     }
 
-    /// Returns the privileges that a worker needs and this role lacks, one line per table, sequence and function.
+    /// Returns the privileges that a worker needs and this role lacks, one line per table,
+    /// sequence and function.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -110,8 +112,8 @@ impl Store {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Returns what a role can do although a worker must not, each as the predicate of a sentence: `owns the database`.
-    /// Empty for a worker's login.
+    /// Returns what a role can do although a worker must not, each as the predicate of a sentence:
+    /// `owns the database`. Empty for a worker's login.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -130,7 +132,8 @@ impl Store {
     }
 }
 
-/// Returns the same as [`Store::excess_of`], on any connection; nothing for a role that does not exist.
+/// Returns the same as [`Store::excess_of`], on any connection; nothing for a role that does not
+/// exist.
 pub(super) async fn too_much<C: GenericClient>(
     on: &C,
     role: &str,

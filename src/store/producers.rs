@@ -50,7 +50,8 @@ pub struct Tenant {
     pub organization: String,
 }
 
-/// The change of a registration for the audit log: before and after; `None` if nothing has changed.
+/// The change of a registration for the audit log: before and after; `None` if nothing has
+/// changed.
 pub type Registration = Option<(Value, Value)>;
 
 impl Store {

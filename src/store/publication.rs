@@ -1,4 +1,5 @@
-//! Rows of outcome events that were not published at once: published again, delayed, or dropped because of their age.
+//! Rows of outcome events that were not published at once: published again, delayed, or dropped
+//! because of their age.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::error::StoreError;
 use super::sql::{execute, query};
 use crate::job::JobId;
 
-/// For this long, only the writer of a row or the replica that took it publishes it. It must exceed the time from handing a
-/// message to the broker until its confirm is no longer awaited.
+/// For this long, only the writer of a row or the replica that took it publishes it. It must
+/// exceed the time from handing a message to the broker until its confirm is no longer awaited.
 pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// Maximum number of rows that one round takes or drops.
@@ -27,8 +28,8 @@ const TAKE_DUE: &str = concat!(
     announcement_columns!()
 );
 
-/// Ids grow with time, so the oldest rows have the smallest ids, and the statement reads no more rows than one round drops.
-/// A row that may be in flight is skipped.
+/// Ids grow with time, so the oldest rows have the smallest ids, and the statement reads no more
+/// rows than one round drops. A row that may be in flight is skipped.
 const DROP_OLD: &str = "
     DELETE FROM announcements WHERE id = ANY(ARRAY(
         SELECT id FROM (SELECT id, created_at, publish_after FROM announcements ORDER BY id LIMIT $2) AS oldest
@@ -74,8 +75,8 @@ pub struct TooOld {
 }
 
 impl Store {
-    /// Takes up to 200 due announcements, in order; for [`LEFT_ALONE`], only the caller publishes them. Also returns
-    /// whether there may be more.
+    /// Takes up to 200 due announcements, in order; for [`LEFT_ALONE`], only the caller publishes
+    /// them. Also returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,7 +95,8 @@ impl Store {
     /// Stores what is left to publish of announcements.
     ///
     /// # Errors
-    /// [`StoreError`]; the announcements are then published again with their earlier numbers of tries.
+    /// [`StoreError`]; the announcements are then published again with their earlier numbers of
+    /// tries.
     pub async fn settle_announcements(&self, unsettled: &[Unsettled]) -> Result<(), StoreError> {
         let ids: Vec<i64> = unsettled.iter().map(|one| one.id).collect();
         let tries: Vec<i32> = unsettled.iter().map(|one| one.tries).collect();
@@ -114,8 +116,8 @@ impl Store {
         Ok(())
     }
 
-    /// Drops up to 200 announcements older than `age`, whatever prevented their publication. Also returns whether there may
-    /// be more.
+    /// Drops up to 200 announcements older than `age`, whatever prevented their publication. Also
+    /// returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,8 +1,9 @@
-//! The usage of a producer or an organization, counted with an index only and up to its quota; and the grants of the
-//! replicas.
+//! The usage of a producer or an organization, counted with an index only and up to its quota; and
+//! the grants of the replicas.
 //!
-//! **Invariant:** a quota is granted under the quota's lock, from a count of the rows and of the other replicas'
-//! grants; all replicas together exceed a quota only by writes that take longer than their grant.
+//! **Invariant:** a quota is granted under the quota's lock, from a count of the rows and of the
+//! other replicas' grants; all replicas together exceed a quota only by writes that take longer
+//! than their grant.
 
 use std::time::Duration;
 
@@ -32,14 +33,16 @@ pub struct QuotaAsk<'a> {
     pub need: Amount,
 }
 
-/// Others count a grant for this much longer than it lasts, so that writes which began at its end are stored by then.
+/// Others count a grant for this much longer than it lasts, so that writes which began at its end
+/// are stored by then.
 const GRACE: Duration = Duration::from_secs(8);
 /// Maximum number of rows of each kind that are counted without a quota.
 const SHOWN: i64 = 1_000_000;
 /// Maximum number of grants that one statement deletes.
 const FORGOTTEN: i64 = 1000;
 
-/// Counts rows and bytes by kind of at most `$1` jobs; the query returns `state`, `due_at`, `epoch` and `bytes`.
+/// Counts rows and bytes by kind of at most `$1` jobs; the query returns `state`, `due_at`,
+/// `epoch` and `bytes`.
 macro_rules! jobs_by_kind {
     ($with:literal, $jobs:literal) => {
         concat!(
@@ -139,7 +142,8 @@ pub(super) const FORGET: &str = "
         SELECT holder, kind, replica FROM quota_grants WHERE until < now() - interval '1 hour' ORDER BY until LIMIT $1)";
 
 impl Store {
-    /// Grants a replica a part of a quota, which replaces its previous grant; or returns the quota that is exceeded.
+    /// Grants a replica a part of a quota, which replaces its previous grant; or returns the quota
+    /// that is exceeded.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is granted then.
@@ -210,7 +214,8 @@ impl Store {
     }
 }
 
-/// Returns the usage of a kind; for jobs, of all their kinds. An organization has no dead letters and no keys.
+/// Returns the usage of a kind; for jobs, of all their kinds. An organization has no dead letters
+/// and no keys.
 async fn count(
     tx: &Transaction<'_>,
     holder: &Holder,

@@ -1,9 +1,11 @@
 //! Releases the jobs that wait for a cause when the cause is gone.
 //!
-//! The code that removes a cause calls `begin_release` in the same transaction. This makes the first page of jobs due. If
-//! there are more, it inserts a release, a row of `releases`: any replica advances it page by page, even if others die in
-//! between. A job that begins to wait at that moment tests its cause in its own commit (see `commit`), so that none is left
-//! behind. [`Writer::retest_causes`] finds jobs that are left nevertheless, or whose cause was removed in another way.
+//! The code that removes a cause calls `begin_release` in the same transaction. This makes the
+//! first page of jobs due. If there are more, it inserts a release, a row of `releases`: any
+//! replica advances it page by page, even if others die in between. A job that begins to wait at
+//! that moment tests its cause in its own commit (see `commit`), so that none is left behind.
+//! [`Writer::retest_causes`] finds jobs that are left nevertheless, or whose cause was removed in
+//! another way.
 
 use std::fmt;
 
@@ -16,10 +18,11 @@ use super::count::CappedCount;
 use super::error::StoreError;
 use super::sql::{execute, query, query_one, query_opt};
 
-/// Jobs of one release that are made due at once. A release advances once a second: 50,000 jobs are released within two
-/// minutes. A larger page has no benefit, since the jobs are only made ready: the waker wakes them in fair order among
-/// organizations, and the governor paces their calls. A small page keeps transactions short, and other jobs' wake-ups do
-/// not wait behind a burst of writes.
+/// Jobs of one release that are made due at once. A release advances once a second: 50,000 jobs
+/// are released within two minutes. A larger page has no benefit, since the jobs are only made
+/// ready: the waker wakes them in fair order among organizations, and the governor paces their
+/// calls. A small page keeps transactions short, and other jobs' wake-ups do not wait behind a
+/// burst of writes.
 const PAGE: i64 = 500;
 /// Maximum number of pages released in one round.
 const ROUND: usize = 16;
@@ -58,7 +61,8 @@ pub(super) const BEGIN: &str = "SELECT begin_release($1, $2) AS released";
 /// Makes due at most `$2` of the jobs that wait for a key.
 pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2) AS released";
 
-/// Takes the release that has waited longest for its next page. A second replica takes another one in the same second.
+/// Takes the release that has waited longest for its next page. A second replica takes another one
+/// in the same second.
 pub(super) const TURN: &str = "
     UPDATE releases SET next_at = now() + interval '1 second'
     WHERE cause = (SELECT cause FROM releases WHERE next_at <= now() ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED)
@@ -72,7 +76,8 @@ pub(super) const MOVE: &str =
 
 pub(super) const END: &str = "DELETE FROM releases WHERE cause = $1";
 
-/// Walks from cause to cause along the index, so that a cause with many jobs costs no more than another.
+/// Walks from cause to cause along the index, so that a cause with many jobs costs no more than
+/// another.
 pub(super) const CAUSES: &str = "
     WITH RECURSIVE causes AS (
         (SELECT wait_key, wait_observed, wait_reason, 1 AS number FROM jobs
@@ -94,7 +99,8 @@ pub(super) const WAITING: &str = "
     FROM unnest($1::text[]) WITH ORDINALITY AS given (key, number) ORDER BY number";
 
 impl Store {
-    /// Begins to release the jobs that wait for `cause`, which is gone. Returns how many are released at once.
+    /// Begins to release the jobs that wait for `cause`, which is gone. Returns how many are
+    /// released at once.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -102,8 +108,8 @@ impl Store {
         begin(&self.client().await?, cause, None).await
     }
 
-    /// Releases one page of each release that is due, up to a bounded number of releases. Returns whether others are due,
-    /// too.
+    /// Releases one page of each release that is due, up to a bounded number of releases. Returns
+    /// whether others are due, too.
     ///
     /// # Errors
     /// [`StoreError`]; jobs released before the error stay so.
@@ -146,9 +152,10 @@ impl Store {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Tests a bounded number of causes again, from the cursor on, and begins to release the jobs of those that are gone.
-    /// Returns whether there are more; after the last one, the cursor is at the beginning again. Skips causes that cannot
-    /// be tested, and holds, whose jobs are released in batches.
+    /// Tests a bounded number of causes again, from the cursor on, and begins to release the jobs
+    /// of those that are gone. Returns whether there are more; after the last one, the cursor is
+    /// at the beginning again. Skips causes that cannot be tested, and holds, whose jobs are
+    /// released in batches.
     ///
     /// # Errors
     /// [`CommitError`]; the cursor is then after the cause that could not be tested.
@@ -187,8 +194,8 @@ impl<T: Tables> Writer<T> {
     }
 }
 
-/// Begins to release the jobs that wait for `cause`; with `seen`, those that observed at most this version of it. Returns
-/// how many are released at once.
+/// Begins to release the jobs that wait for `cause`; with `seen`, those that observed at most this
+/// version of it. Returns how many are released at once.
 async fn begin<C: GenericClient>(
     on: &C,
     cause: &str,

@@ -1,4 +1,5 @@
-//! Replicas: one row per incarnation of a worker process. A replica may run its jobs while its lease is valid.
+//! Replicas: one row per incarnation of a worker process. A replica may run its jobs while its
+//! lease is valid.
 
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ pub struct NewReplica {
     pub lanes: Vec<String>,
 }
 
-/// A replica's heartbeat: a connection of its own. Its session also holds an advisory lock for the replica's id, so that a
-/// killed process is detected as soon as its session ends.
+/// A replica's heartbeat: a connection of its own. Its session also holds an advisory lock for the
+/// replica's id, so that a killed process is detected as soon as its session ends.
 pub struct Heartbeat {
     client: Client,
     /// This incarnation.
@@ -57,8 +58,9 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('replicas', 'id')) 
 const REGISTER: &str = "
     INSERT INTO replicas (id, version, host, pid, lanes, alive_until, process) OVERRIDING SYSTEM VALUE
     VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second', $7)";
-/// A process that starts another incarnation did not die of its jobs: Postgres or the connection was unavailable, or the
-/// process was suspended. If another replica has ended the old row already, that incarnation is no longer blamed.
+/// A process that starts another incarnation did not die of its jobs: Postgres or the connection
+/// was unavailable, or the process was suspended. If another replica has ended the old row
+/// already, that incarnation is no longer blamed.
 const END_BEFORE: &str = "
     UPDATE replicas SET ended_at = coalesce(ended_at, now()), alive_until = least(alive_until, now()), ended_well = true
     WHERE process = $1 AND NOT ended_well";
@@ -72,8 +74,8 @@ const LIST: &str = "
     FROM replicas r WHERE r.ended_at IS NULL AND r.alive_until > now() ORDER BY r.id";
 
 impl Heartbeat {
-    /// Starts a new incarnation on a connection that nothing else uses. Earlier incarnations of the same process have ended
-    /// well.
+    /// Starts a new incarnation on a connection that nothing else uses. Earlier incarnations of
+    /// the same process have ended well.
     ///
     /// # Errors
     /// [`StoreError`].

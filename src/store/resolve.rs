@@ -111,8 +111,8 @@ const RESOLVE: &str = "
     RETURNING code, source, dedupe_key";
 
 impl Store {
-    /// Returns the ids of open dead letters, oldest first, at most `limit`, with this code if one is given; and their
-    /// number.
+    /// Returns the ids of open dead letters, oldest first, at most `limit`, with this code if one
+    /// is given; and their number.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,9 +139,9 @@ impl Store {
         Ok((ids, CappedCount::of(count.try_get("letters")?)))
     }
 
-    /// Returns an open dead letter as it was received. Publishing it and calling [`Store::resolve`] are separate: if the
-    /// process dies in between, the letter stays open. Publishing it once more is harmless, because (source, dedupe key)
-    /// maps to the same job.
+    /// Returns an open dead letter as it was received. Publishing it and calling
+    /// [`Store::resolve`] are separate: if the process dies in between, the letter stays open.
+    /// Publishing it once more is harmless, because (source, dedupe key) maps to the same job.
     ///
     /// # Errors
     /// [`StoreError`]; the inner error is [`NotReplayable`].
@@ -185,7 +185,8 @@ impl Store {
         }))
     }
 
-    /// Resolves an open dead letter and writes its audit row. Returns `false` if there is no such open letter.
+    /// Resolves an open dead letter and writes its audit row. Returns `false` if there is no such
+    /// open letter.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,9 +1,10 @@
-//! Deletes finished rows after some time, a bounded number at a time. A job is deleted together with its key; its history
-//! is deleted with the partition of its month (`partitions`), or row by row if it has no partition.
+//! Deletes finished rows after some time, a bounded number at a time. A job is deleted together
+//! with its key; its history is deleted with the partition of its month (`partitions`), or row by
+//! row if it has no partition.
 //!
-//! **Invariant:** no round of deletions reads rows again that an earlier round of the same pass has left; a walk along
-//! a primary key continues where it stopped, and every other deletion starts at the old end of an index of rows that
-//! are over.
+//! **Invariant:** no round of deletions reads rows again that an earlier round of the same pass
+//! has left; a walk along a primary key continues where it stopped, and every other deletion
+//! starts at the old end of an index of rows that are over.
 
 use std::time::Duration;
 
@@ -21,11 +22,11 @@ use crate::job::JobId;
 /// How long finished rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Jobs with their keys, resolved dead letters and holds, since their end; events of service hooks, since they were
-    /// received.
+    /// Jobs with their keys, resolved dead letters and holds, since their end; events of service
+    /// hooks, since they were received.
     pub jobs: Duration,
-    /// Jobs that are parked or wait without a deadline, since their last progress, before they are cancelled; open dead
-    /// letters before they are discarded.
+    /// Jobs that are parked or wait without a deadline, since their last progress, before they are
+    /// cancelled; open dead letters before they are discarded.
     pub parked: Duration,
     /// Rows of the audit log, at least 365 days: Postgres refuses to delete younger ones.
     pub audit: Duration,
@@ -42,14 +43,14 @@ const LETTERS: i64 = 200;
 /// How long a cancel that arrived before its job is kept.
 const CANCELS: Duration = Duration::from_hours(30 * 24);
 
-/// Makes every plan find rows by their keys and in their order, even if the statistics are those of an empty table or of
-/// one that was just filled.
+/// Makes every plan find rows by their keys and in their order, even if the statistics are those
+/// of an empty table or of one that was just filled.
 const BY_KEYS: &str = "
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
-/// The condition for a job without progress since `$before` that is parked or waits without a deadline. A job that waits
-/// for follow-ups continues when they are done.
+/// The condition for a job without progress since `$before` that is parked or waits without a
+/// deadline. A job that waits for follow-ups continues when they are done.
 macro_rules! given_up {
     ($before:literal) => {
         concat!(
@@ -105,7 +106,8 @@ const FORGET_LETTERS: &str = "
     DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE resolved_at < $1 ORDER BY resolved_at LIMIT $2
         FOR UPDATE SKIP LOCKED)";
 
-/// The statement tests the condition again on the row itself: a worker may reuse an old row at the same moment.
+/// The statement tests the condition again on the row itself: a worker may reuse an old row at the
+/// same moment.
 const FORGET_CONTROLS: &str = "
     WITH walked AS MATERIALIZED (SELECT id FROM controls WHERE id > $1 ORDER BY id LIMIT $3),
     gone AS (
@@ -119,13 +121,14 @@ const FORGET_REPLICAS: &str = "
         WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE owner = r.id AND state = 'running')
         ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// A worker may not delete from the audit log. The owner's function does, for rows that are at least a year old.
+/// A worker may not delete from the audit log. The owner's function does, for rows that are at
+/// least a year old.
 const PRUNE_AUDIT: &str = "SELECT prune_audit($1, $2) AS pruned";
 
 impl Store {
-    /// Processes the next jobs after `after` that are old enough: deletes jobs that are done, with their keys, and cancels
-    /// jobs that are given up, with one audit row and one event each. Returns where to continue; `None` if there are no
-    /// more jobs.
+    /// Processes the next jobs after `after` that are old enough: deletes jobs that are done, with
+    /// their keys, and cancels jobs that are given up, with one audit row and one event each.
+    /// Returns where to continue; `None` if there are no more jobs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -171,7 +174,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes cancels older than 30 days whose job never arrived. Returns whether there may be more.
+    /// Deletes cancels older than 30 days whose job never arrived. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -213,8 +217,8 @@ impl Store {
         self.forget(FORGET_LETTERS, now - keep.jobs).await
     }
 
-    /// Processes the next holds after `after` and deletes those that ended long ago. Returns where to continue; `None` if
-    /// there are no more holds.
+    /// Processes the next holds after `after` and deletes those that ended long ago. Returns where
+    /// to continue; `None` if there are no more holds.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -233,7 +237,8 @@ impl Store {
         Ok(row.try_get("next")?)
     }
 
-    /// Deletes the rows of replicas that ended long ago and own no job. Returns whether there may be more.
+    /// Deletes the rows of replicas that ended long ago and own no job. Returns whether there may
+    /// be more.
     ///
     /// # Errors
     /// [`StoreError`].

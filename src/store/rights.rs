@@ -1,10 +1,11 @@
-//! The privileges of the worker and reader roles on the schema. `dispatch migrate` grants them (`roles`), and
-//! `dispatch check --live` reports the missing ones (`probe`). Every new table, and every new column that readers may see, gets
-//! a line here.
+//! The privileges of the worker and reader roles on the schema. `dispatch migrate` grants them
+//! (`roles`), and `dispatch check --live` reports the missing ones (`probe`). Every new table, and
+//! every new column that readers may see, gets a line here.
 
 /// The group role of the roles that workers log in with.
 pub const WORKER: &str = "dispatch_worker";
-/// The group role with read access, but not to payloads, sealed values, tokens, reply addresses, names or addresses of people.
+/// The group role with read access, but not to payloads, sealed values, tokens, reply addresses,
+/// names or addresses of people.
 pub(super) const READER: &str = "dispatch_reader";
 
 /// A table and the privileges on it, in the words of SQL.
@@ -167,8 +168,9 @@ pub(super) const TABLES: &[TableRights] = &[
 /// Sequences that a worker draws ids from with `nextval`.
 pub(super) const SEQUENCES: &[&str] = &["dead_letters_id_seq", "replicas_id_seq"];
 
-/// Functions that run with the rights of their owner for a worker; each of them limits what it does (V16). No other role may call
-/// them or any other function that runs with its owner's rights.
+/// Functions that run with the rights of their owner for a worker; each of them limits what it
+/// does (V16). No other role may call them or any other function that runs with its owner's
+/// rights.
 pub(super) const FUNCTIONS: &[&str] = &[
     "drop_partition(text,text,timestamptz)",
     "make_partition(text,timestamptz,bigint)",
@@ -176,7 +178,8 @@ pub(super) const FUNCTIONS: &[&str] = &[
     "prune_audit(timestamptz,bigint)",
 ];
 
-/// Returns the tables and the worker's privileges on them as two lists, for the parameters of a statement.
+/// Returns the tables and the worker's privileges on them as two lists, for the parameters of a
+/// statement.
 pub(super) fn of_worker() -> (Vec<&'static str>, Vec<&'static str>) {
     TABLES
         .iter()

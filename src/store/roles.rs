@@ -1,5 +1,6 @@
-//! The roles of `rights` in Postgres: the group roles `dispatch_worker` and `dispatch_reader`, and their privileges. Roles
-//! belong to the whole cluster, in which other databases may be migrated at the same time; grants belong to this database.
+//! The roles of `rights` in Postgres: the group roles `dispatch_worker` and `dispatch_reader`, and
+//! their privileges. Roles belong to the whole cluster, in which other databases may be migrated
+//! at the same time; grants belong to this database.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,8 @@ use super::rights::{FUNCTIONS, READER, SEQUENCES, TABLES, WORKER};
 
 const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS known";
 
-/// Prevents that a partition is created or dropped meanwhile, which would change the same rows of Postgres' catalog.
+/// Prevents that a partition is created or dropped meanwhile, which would change the same rows of
+/// Postgres' catalog.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(7264019, 1)";
 
 /// Selects our functions that run with their owner's rights and that every role may call.
@@ -22,8 +24,8 @@ const OPEN_FUNCTIONS: &str = "
         AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
     ORDER BY name";
 
-/// Selects the statements that only the owner of the database and of the schema `public` can run; before Postgres 15, every
-/// role may create tables there. Who may connect is left to the owner.
+/// Selects the statements that only the owner of the database and of the schema `public` can run;
+/// before Postgres 15, every role may create tables there. Who may connect is left to the owner.
 const AROUND: &str = "
     SELECT statement FROM (VALUES
         (1, has_database_privilege('dispatch_worker', current_database(), 'TEMPORARY'),
@@ -38,7 +40,8 @@ const AROUND: &str = "
 /// Creates the missing group roles.
 ///
 /// # Errors
-/// [`StoreError::Roles`] with the statements for an administrator, if this role may not create roles.
+/// [`StoreError::Roles`] with the statements for an administrator, if this role may not create
+/// roles.
 pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
     let mut missing = Vec::new();
     for group in [WORKER, READER] {
@@ -76,8 +79,8 @@ pub(super) async fn is_known<C: GenericClient>(on: &C, role: &str) -> Result<boo
     Ok(on.query_one(EXISTS, &[&role]).await?.try_get("known")?)
 }
 
-/// Grants the privileges of `rights` to both groups, and revokes all others from them and from `PUBLIC`. Returns the
-/// statements that only an administrator may run.
+/// Grants the privileges of `rights` to both groups, and revokes all others from them and from
+/// `PUBLIC`. Returns the statements that only an administrator may run.
 ///
 /// # Errors
 /// [`StoreError`]; nothing is granted then.
@@ -96,7 +99,8 @@ pub(super) async fn grant(client: &mut Client) -> Result<Vec<String>, StoreError
             Err(error) if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
                 return Err(error.into());
             }
-            // Without the privilege, Postgres refuses or only warns; `around` then returns what is left.
+            // Without the privilege, Postgres refuses or only warns; `around` then returns what is
+            // left.
             _ => {}
         }
     }
@@ -154,8 +158,9 @@ fn grants() -> String {
     sql
 }
 
-/// Returns whether another session changes the same role at this moment, or has just created it. Postgres has no code of
-/// its own for the former: "tuple concurrently updated" is an internal error.
+/// Returns whether another session changes the same role at this moment, or has just created it.
+/// Postgres has no code of its own for the former: "tuple concurrently updated" is an internal
+/// error.
 pub(super) fn is_elsewhere(error: &tokio_postgres::Error) -> bool {
     let is_any = |states: [SqlState; 3]| error.code().is_some_and(|code| states.contains(code));
     is_any([

@@ -141,8 +141,8 @@ const ADVANCE: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 
-/// Merges kinds into `jobs.skipped`; a kind replaces an earlier value of the same kind. The argument is the SQL of these
-/// kinds. If there is nothing to merge, nothing is parsed.
+/// Merges kinds into `jobs.skipped`; a kind replaces an earlier value of the same kind. The
+/// argument is the SQL of these kinds. If there is nothing to merge, nothing is parsed.
 macro_rules! skipped_with {
     ($kinds:literal) => {
         concat!(
@@ -164,7 +164,8 @@ const SKIP: &str = concat!(
     " WHERE id = $1"
 );
 
-/// The creator wakes the first follow-ups; the waker wakes the others in fair order among all organizations.
+/// The creator wakes the first follow-ups; the waker wakes the others in fair order among all
+/// organizations.
 const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
         producer, bytes, state, stage, woken_at, woken_by)
@@ -181,7 +182,8 @@ const WOKEN_AT_ONCE: usize = 32;
 /// Maximum number of follow-ups of one job.
 const CHILDREN_LIMIT: usize = 10_000;
 
-/// Counts some open follow-ups of a parent as done. A parent that waits for nothing else has succeeded.
+/// Counts some open follow-ups of a parent as done. A parent that waits for nothing else has
+/// succeeded.
 macro_rules! children_done {
     ($done:literal) => {
         concat!(

@@ -1,12 +1,13 @@
-//! The statements that run in a loop or behind a command, for the test that checks how many rows each of them reads.
-//! Statements that find a single row by its full key are not listed.
+//! The statements that run in a loop or behind a command, for the test that checks how many rows
+//! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
     backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing,
     overdue, quotas, releases, resolve, takeover,
 };
 
-/// Statements of workers, which run repeatedly on long-lived connections; each by its name: module and constant.
+/// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
+/// and constant.
 pub const IN_LOOPS: &[(&str, &str)] = &[
     ("controls::IN_FORCE", controls::IN_FORCE),
     ("controls::PRESENT", controls::PRESENT),

@@ -1,5 +1,5 @@
-//! Takeover of the jobs of dead replicas: ends the replicas, frees their jobs, and counts which jobs may have caused the
-//! deaths.
+//! Takeover of the jobs of dead replicas: ends the replicas, frees their jobs, and counts which
+//! jobs may have caused the deaths.
 
 use uuid::Uuid;
 
@@ -33,11 +33,12 @@ const BURY: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
-/// A dead replica was running several jobs, and only one of them may be to blame. If a suspect was among them (a replica
-/// runs one at a time, see [`super::Claim::is_suspect`]), it alone is blamed. A replica that has ended well after all,
-/// since its process continued as another incarnation, is no longer blamed: Postgres or the connection was unavailable.
-/// `due_at` is not changed, so a freed job is woken before those that arrived after it. Walks from owner to owner along
-/// `jobs_owned`.
+/// A dead replica was running several jobs, and only one of them may be to blame. If a suspect was
+/// among them (a replica runs one at a time, see [`super::Claim::is_suspect`]), it alone is
+/// blamed. A replica that has ended well after all, since its process continued as another
+/// incarnation, is no longer blamed: Postgres or the connection was unavailable. `due_at` is not
+/// changed, so a freed job is woken before those that arrived after it. Walks from owner to owner
+/// along `jobs_owned`.
 pub(super) const FREE: &str = "
     WITH RECURSIVE owners AS (
         (SELECT owner FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 1)
@@ -78,7 +79,8 @@ pub(super) const FREE: &str = "
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
 impl Store {
-    /// Ends dead replicas and frees their jobs, a bounded number at a time. The rows are left to the waker.
+    /// Ends dead replicas and frees their jobs, a bounded number at a time. The rows are left to
+    /// the waker.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! Duties that only one replica at a time carries out, and only if its clock agrees with Postgres': they drop or delete
-//! data because of its age.
+//! Duties that only one replica at a time carries out, and only if its clock agrees with
+//! Postgres': they drop or delete data because of its age.
 
 use time::{Duration, OffsetDateTime};
 
@@ -20,8 +20,8 @@ pub enum Turn {
 }
 
 impl Turn {
-    /// Returns the number of its advisory lock. 0 is the lock of a migration, 1 the lock for creating or dropping one
-    /// partition.
+    /// Returns the number of its advisory lock. 0 is the lock of a migration, 1 the lock for
+    /// creating or dropping one partition.
     const fn number(self) -> i32 {
         match self {
             Self::Partitions => 2,
@@ -35,12 +35,12 @@ const TAKE: &str =
     "SELECT pg_try_advisory_xact_lock(7264019, $1) AS taken, clock_timestamp() AS now";
 
 impl Store {
-    /// Runs `work`, unless another replica currently carries out the same duty: returns `None` then. `now` is this
-    /// machine's clock.
+    /// Runs `work`, unless another replica currently carries out the same duty: returns `None`
+    /// then. `now` is this machine's clock.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done then. Otherwise errors of
-    /// `work`, and [`StoreError`].
+    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done
+    /// then. Otherwise errors of `work`, and [`StoreError`].
     pub async fn in_turn<T, E: From<StoreError>>(
         &self,
         turn: Turn,
@@ -66,7 +66,8 @@ impl Store {
             };
         }
         let done = work.await;
-        // Awaited, so that the lock is free for the next turn. If the connection was lost, the lock is free already.
+        // Awaited, so that the lock is free for the next turn. If the connection was lost, the
+        // lock is free already.
         drop(held.rollback().await);
         done.map(Some)
     }

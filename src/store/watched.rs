@@ -1,11 +1,12 @@
 //! A stream to Postgres that fails if an answer is owed and no bytes arrive for too long.
 //!
-//! **Invariant:** a pooled connection on which Postgres owes an answer and sends nothing for 9 s fails with every
-//! statement on it; a connection on which nothing is owed has no limit.
+//! **Invariant:** a pooled connection on which Postgres owes an answer and sends nothing for 9 s
+//! fails with every statement on it; a connection on which nothing is owed has no limit.
 //!
-//! Postgres' own limits are shorter, so a healthy server always answers in time. Owed answers are counted: Postgres owes
-//! one `ReadyForQuery` for each `Query` and each `Sync` that was sent. Counting bytes is not enough: the answer to a
-//! statement whose caller has given up may arrive while the next statement waits.
+//! Postgres' own limits are shorter, so a healthy server always answers in time. Owed answers are
+//! counted: Postgres owes one `ReadyForQuery` for each `Query` and each `Sync` that was sent.
+//! Counting bytes is not enough: the answer to a statement whose caller has given up may arrive
+//! while the next statement waits.
 
 use std::io;
 use std::pin::Pin;
@@ -31,8 +32,8 @@ const ANSWERED: &[u8] = b"Z";
 pub(super) struct Watch {
     /// The longest silence while an answer is owed; `None` for no limit.
     limit: Option<Duration>,
-    /// Set once the session is established. Before that, messages have another format, and connecting has a timeout of its
-    /// own.
+    /// Set once the session is established. Before that, messages have another format, and
+    /// connecting has a timeout of its own.
     is_on: AtomicBool,
     /// Called with the address when the limit is reached.
     on_silence: fn(&str),
@@ -94,7 +95,8 @@ impl<S> Watched<S> {
             .filter(|_| self.watch.is_on.load(Ordering::Relaxed))
     }
 
-    /// Returns the limit if the silence has reached it. Otherwise the task that polls is woken when it does.
+    /// Returns the limit if the silence has reached it. Otherwise the task that polls is woken
+    /// when it does.
     fn is_over(&mut self, context: &mut Context<'_>) -> Option<Duration> {
         let Some(limit) = self.limit().filter(|_| self.owed > 0 || self.is_stuck) else {
             self.end = None;
@@ -106,7 +108,8 @@ impl<S> Watched<S> {
         end.as_mut().poll(context).is_ready().then_some(limit)
     }
 
-    /// Returns an error if the silence has reached the limit; called after an operation that could do nothing.
+    /// Returns an error if the silence has reached the limit; called after an operation that could
+    /// do nothing.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(limit) = self.is_over(context) else {
             return Poll::Pending;
@@ -119,8 +122,8 @@ impl<S> Watched<S> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
-    /// Handles the outcome of sending. Sending that succeeds does not fail for the silence: an answer may have arrived and
-    /// not been read yet.
+    /// Handles the outcome of sending. Sending that succeeds does not fail for the silence: an
+    /// answer may have arrived and not been read yet.
     fn sent<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,10 +1,11 @@
-//! The TLS policy for links to Postgres and RabbitMQ: which links are refused before they connect, and which authorities are
-//! trusted.
+//! The TLS policy for links to Postgres and RabbitMQ: which links are refused before they connect,
+//! and which authorities are trusted.
 //!
-//! **Invariant:** traffic to Postgres or RabbitMQ on another machine is encrypted and the peer verified, unless a
-//! setting dedicated to that purpose permits plaintext.
+//! **Invariant:** traffic to Postgres or RabbitMQ on another machine is encrypted and the peer
+//! verified, unless a setting dedicated to that purpose permits plaintext.
 //!
-//! Published secrets (default passwords, the key of docker-compose.yml) are not used for other machines (`published`).
+//! Published secrets (default passwords, the key of docker-compose.yml) are not used for other
+//! machines (`published`).
 
 mod published;
 
@@ -19,7 +20,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::published::Published;
 
-/// A URL and the settings of the link. A URL alone means the system's authorities, and no plaintext to other machines.
+/// A URL and the settings of the link. A URL alone means the system's authorities, and no
+/// plaintext to other machines.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     url: SecretString,
@@ -149,7 +151,8 @@ pub enum LinkFault {
 }
 
 impl Endpoint {
-    /// Creates an endpoint. `ca` is a PEM file of the only authorities to trust; without one, the system's are trusted.
+    /// Creates an endpoint. `ca` is a PEM file of the only authorities to trust; without one, the
+    /// system's are trusted.
     #[must_use]
     pub const fn new(url: SecretString, ca: Option<PathBuf>, allow_plaintext: bool) -> Self {
         Self {
@@ -175,7 +178,8 @@ impl Endpoint {
         self.url.expose_secret()
     }
 
-    /// Decides how a link to `peer` is encrypted. Logs a warning, once per process, about plaintext to another machine.
+    /// Decides how a link to `peer` is encrypted. Logs a warning, once per process, about
+    /// plaintext to another machine.
     ///
     /// # Errors
     /// [`LinkFault`] if the link is refused.
@@ -219,7 +223,8 @@ impl Endpoint {
     /// Returns the TLS configuration for `service`, which verifies certificates and names.
     ///
     /// # Errors
-    /// [`LinkFault::Ca`] if the file of authorities cannot be read or contains none; [`LinkFault::Tls`].
+    /// [`LinkFault::Ca`] if the file of authorities cannot be read or contains none;
+    /// [`LinkFault::Tls`].
     pub fn tls(&self, service: &Service) -> Result<ClientConfig, LinkFault> {
         let roots = match &self.ca {
             Some(path) => authorities(path).map_err(|why| LinkFault::Ca {
@@ -237,7 +242,8 @@ impl Endpoint {
     }
 }
 
-/// Returns a TLS configuration without authorities, for drivers that require one although the link does not use TLS.
+/// Returns a TLS configuration without authorities, for drivers that require one although the link
+/// does not use TLS.
 ///
 /// # Errors
 /// [`LinkFault::Tls`].

@@ -1,9 +1,9 @@
-//! Published secrets: default users and passwords, and the password and the key of docker-compose.yml. They are accepted only
-//! for servers on this machine.
+//! Published secrets: default users and passwords, and the password and the key of
+//! docker-compose.yml. They are accepted only for servers on this machine.
 //!
-//! The containers of docker-compose.yml run on one machine, but reach each other by container names. DISPATCH_DEVELOPMENT
-//! declares such a network. It applies to names without a dot, which resolve only in such a network, and never to an address or
-//! a domain name.
+//! The containers of docker-compose.yml run on one machine, but reach each other by container
+//! names. DISPATCH_DEVELOPMENT declares such a network. It applies to names without a dot, which
+//! resolve only in such a network, and never to an address or a domain name.
 
 use std::sync::Once;
 
@@ -55,13 +55,15 @@ impl Published {
     }
 }
 
-/// Returns whether `host` is the name of a container, such as `postgres`: neither an address nor a domain name.
+/// Returns whether `host` is the name of a container, such as `postgres`: neither an address nor a
+/// domain name.
 fn is_container_name(host: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     host.starts_with(|c: char| c.is_ascii_alphabetic()) && host.chars().all(is_plain)
 }
 
-/// Returns whether the user is a default one, or the password is a common default or equals the user name.
+/// Returns whether the user is a default one, or the password is a common default or equals the
+/// user name.
 fn has_default_password(peer: &Peer<'_>) -> bool {
     let password = peer.password.to_ascii_lowercase();
     let is_known = DEFAULT_PASSWORDS

@@ -1,4 +1,5 @@
-//! The rows that applying a plan writes, collected over all its groups and saved with one statement per table.
+//! The rows that applying a plan writes, collected over all its groups and saved with one
+//! statement per table.
 
 use time::OffsetDateTime;
 use tokio_postgres::Transaction;
@@ -248,8 +249,9 @@ impl Decisions {
 }
 
 impl Assignments {
-    /// Updates subscriptions: deletes the old assignee's and inserts the new one's. The members of the group's team are
-    /// subscribed while one of them is the assignee. Subscriptions that people made themselves stay.
+    /// Updates subscriptions: deletes the old assignee's and inserts the new one's. The members of
+    /// the group's team are subscribed while one of them is the assignee. Subscriptions that
+    /// people made themselves stay.
     async fn save(&self, tx: &Transaction<'_>) -> Result<(), TrackerFault> {
         const OFF: &str = "
             DELETE FROM group_subscriptions s

@@ -1,18 +1,20 @@
-//! Decides the assignee and the status of a group from new revisions of its work items. Pure functions.
+//! Decides the assignee and the status of a group from new revisions of its work items. Pure
+//! functions.
 
 use time::OffsetDateTime;
 
 use super::{AssigneePlan, PlannedLink, SyncSettings, in_microseconds};
 
-/// Returns whether a state category counts as done.
-/// Source: <https://learn.microsoft.com/en-us/azure/devops/boards/work-items/workflow-and-state-categories>.
+/// Returns whether a state category counts as done. Source:
+/// <https://learn.microsoft.com/en-us/azure/devops/boards/work-items/workflow-and-state-categories>.
 #[must_use]
 pub fn is_done_category(category: &str) -> bool {
     matches!(category, "Resolved" | "Completed")
 }
 
-/// The order of changes: the latest change decides. Of two changes in the same microsecond, the one of the work item with the
-/// higher row id decides, so that the order of arrival does not matter.
+/// The order of changes: the latest change decides. Of two changes in the same microsecond, the
+/// one of the work item with the higher row id decides, so that the order of arrival does not
+/// matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// `System.ChangedDate`, in microseconds as Postgres stores it.
@@ -126,8 +128,8 @@ impl<'a> News<'a> {
         self.now.settings.status_inbound && self.planned.rev > self.now.status_rev
     }
 
-    /// Returns the status that this link requests. The plan's status was derived from the link that an earlier stage read; here
-    /// the locked link decides.
+    /// Returns the status that this link requests. The plan's status was derived from the link
+    /// that an earlier stage read; here the locked link decides.
     fn wished_status(&self) -> Option<bool> {
         if !self.tells_status() {
             return None;

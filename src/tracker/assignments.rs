@@ -1,6 +1,7 @@
-//! Applies changes inside the transaction of a job's commit: the plan of `update_assignments`, and the revisions of our own
-//! writes. Groups are locked in the order of their ids, so two commits cannot wait for each other. The lock (`FOR NO KEY UPDATE`)
-//! does not conflict with inserting rows that refer to a group, so an import does not wait either.
+//! Applies changes inside the transaction of a job's commit: the plan of `update_assignments`, and
+//! the revisions of our own writes. Groups are locked in the order of their ids, so two commits
+//! cannot wait for each other. The lock (`FOR NO KEY UPDATE`) does not conflict with inserting
+//! rows that refer to a group, so an import does not wait either.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,11 +19,13 @@ use super::{
     StatusChange, TrackerFault, Typed,
 };
 
-/// Applies a stage's changes. Returns the stage's output as JSON: [`Applied`] for [`Changes::Assignments`], `{}` for
-/// [`Changes::AppliedRevision`]. Applying the same changes a second time changes nothing.
+/// Applies a stage's changes. Returns the stage's output as JSON: [`Applied`] for
+/// [`Changes::Assignments`], `{}` for [`Changes::AppliedRevision`]. Applying the same changes a
+/// second time changes nothing.
 ///
 /// # Errors
-/// [`TrackerFault::Database`]; [`TrackerFault::UnknownReference`] if the plan assigns a user that does not exist.
+/// [`TrackerFault::Database`]; [`TrackerFault::UnknownReference`] if the plan assigns a user that
+/// does not exist.
 pub async fn apply(
     tx: &Transaction<'_>,
     by: ChangedBy,
@@ -157,8 +160,8 @@ fn newest_of_each(links: &[PlannedLink]) -> BTreeMap<(i64, i64), &PlannedLink> {
 
 type Groups = BTreeMap<i64, GroupNow>;
 
-/// Locks the plan's groups in the order of their ids. Reads only columns of the locked rows: after waiting for a lock, Postgres
-/// reads the locked row again, but not the rows joined to it.
+/// Locks the plan's groups in the order of their ids. Reads only columns of the locked rows: after
+/// waiting for a lock, Postgres reads the locked row again, but not the rows joined to it.
 async fn lock_groups(
     tx: &Transaction<'_>,
     plan: &BTreeMap<(i64, i64), &PlannedLink>,
@@ -192,9 +195,10 @@ async fn lock_groups(
         .collect()
 }
 
-/// Reads links and assignees of locked groups, and whether the ledger identifies the planned revisions as our own writes. Skips
-/// links that were removed since the plan was made. An effect whose detail names a `group_id` is an own write of that group only;
-/// for another group of the same work item it is a new change.
+/// Reads links and assignees of locked groups, and whether the ledger identifies the planned
+/// revisions as our own writes. Skips links that were removed since the plan was made. An effect
+/// whose detail names a `group_id` is an own write of that group only; for another group of the
+/// same work item it is a new change.
 async fn read_links<'a>(
     tx: &Transaction<'_>,
     integration_id: i64,
@@ -299,8 +303,8 @@ async fn read_names(
         .collect()
 }
 
-/// Marks events as seen and returns how many are new. Inserts in the order of ids, so that two commits cannot wait for each
-/// other.
+/// Marks events as seen and returns how many are new. Inserts in the order of ids, so that two
+/// commits cannot wait for each other.
 async fn mark_seen(
     tx: &Transaction<'_>,
     by: ChangedBy,
@@ -325,7 +329,8 @@ async fn mark_seen(
     Ok(u32::try_from(marked).unwrap_or(u32::MAX))
 }
 
-/// Stores the revision that has our value, under the group's lock. A revision older than the link's changes nothing.
+/// Stores the revision that has our value, under the group's lock. A revision older than the
+/// link's changes nothing.
 async fn apply_revision(
     tx: &Transaction<'_>,
     group_id: i64,

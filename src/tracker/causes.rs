@@ -27,9 +27,9 @@ pub fn destination_cause(destination_id: i64) -> String {
 /// Calls the SQL function of the engine that releases the jobs that wait for a cause.
 pub(super) const BEGIN_RELEASE: &str = "SELECT begin_release($1, $2) AS released";
 
-/// Releases the jobs that wait for `cause`, which this transaction removes; with `seen`, only those that observed at most this
-/// value. The first jobs are due when the transaction commits. A duty of any replica releases the others later. Returns how many
-/// jobs are due at once.
+/// Releases the jobs that wait for `cause`, which this transaction removes; with `seen`, only
+/// those that observed at most this value. The first jobs are due when the transaction commits. A
+/// duty of any replica releases the others later. Returns how many jobs are due at once.
 pub(super) async fn begin_release(
     client: &impl GenericClient,
     cause: &str,
@@ -73,10 +73,12 @@ fn cause_of(key: &str) -> Option<Cause> {
     }
 }
 
-/// Returns whether a cause is present: `identity:ID` while the identity's version is the `observed` one, `integration:ID@ORG`
-/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is disabled.
-/// The row stays locked against changes until the transaction ends, so that a cause cannot disappear while a job begins to wait
-/// for it. A row that does not exist is no cause. Returns `None` if the tracker does not know this kind of cause.
+/// Returns whether a cause is present: `identity:ID` while the identity's version is the
+/// `observed` one, `integration:ID@ORG` (ORG: the organization's row id) while that installation
+/// is disabled, `destination:ID` while that destination is disabled. The row stays locked against
+/// changes until the transaction ends, so that a cause cannot disappear while a job begins to wait
+/// for it. A row that does not exist is no cause. Returns `None` if the tracker does not know this
+/// kind of cause.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].

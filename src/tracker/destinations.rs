@@ -37,7 +37,8 @@ pub(super) async fn default_destinations(
         .collect()
 }
 
-/// Returns an organization's destinations with these names, in the order of the names; unregistered names are omitted.
+/// Returns an organization's destinations with these names, in the order of the names;
+/// unregistered names are omitted.
 pub(super) async fn destinations_by_name(
     client: &impl GenericClient,
     keyring: &Keyring,

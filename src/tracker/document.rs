@@ -1,4 +1,5 @@
-//! The tracker document: the data of organizations by natural keys. An absent optional value keeps the stored one.
+//! The tracker document: the data of organizations by natural keys. An absent optional value keeps
+//! the stored one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,8 @@ use time::OffsetDateTime;
 
 use super::types::SyncSettings;
 
-/// The tracker document of `dispatch tracker import` and `export`: the data of organizations by natural keys.
+/// The tracker document of `dispatch tracker import` and `export`: the data of organizations by
+/// natural keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrackerDocument {
@@ -42,7 +44,8 @@ pub struct IntegrationDocument {
     pub account_id: String,
     /// The account's name in URLs.
     pub account_name: String,
-    /// Secrets of its service-hook subscriptions, plain in the document, stored as SHA-256. Two may be valid at once.
+    /// Secrets of its service-hook subscriptions, plain in the document, stored as SHA-256. Two
+    /// may be valid at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook_secrets: Vec<String>,
     /// The stored digests of such secrets, which an export contains.
@@ -96,11 +99,12 @@ pub struct OrganizationDocument {
 pub struct IdentityDocument {
     /// The key.
     pub name: String,
-    /// The access token, plain in the document, stored sealed. Without any token, the stored ones stay; the jobs of a new
-    /// identity wait `reauthentication`.
+    /// The access token, plain in the document, stored sealed. Without any token, the stored ones
+    /// stay; the jobs of a new identity wait `reauthentication`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<String>,
-    /// The refresh token, plain in the document, stored sealed. It may be given without an access token and is then used at once.
+    /// The refresh token, plain in the document, stored sealed. It may be given without an access
+    /// token and is then used at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
     /// The expiry of the access token; required with it.

@@ -15,7 +15,8 @@ pub(super) fn stored_id(event_id: &str) -> String {
     storable(event_id, EVENT_ID_BYTES)
 }
 
-/// Returns which of these events have been seen: a job that handled them has committed its assignments.
+/// Returns which of these events have been seen: a job that handled them has committed its
+/// assignments.
 pub(super) async fn seen_events(
     client: &impl GenericClient,
     integration_id: i64,

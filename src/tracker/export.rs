@@ -1,4 +1,5 @@
-//! `dispatch tracker export`: exports the tables as a document for [`super::import`], sorted by natural keys.
+//! `dispatch tracker export`: exports the tables as a document for [`super::import`], sorted by
+//! natural keys.
 
 use deadpool_postgres::Transaction;
 use secrecy::{ExposeSecret, SecretString};
@@ -25,9 +26,10 @@ pub struct Export {
 }
 
 impl Tracker {
-    /// Exports everything that a document can contain, from one snapshot. Without secrets, the document has the names of
-    /// identities and destinations, not their tokens and secrets; importing it keeps the stored ones. During a rotation, only the
-    /// new secret of a destination is exported.
+    /// Exports everything that a document can contain, from one snapshot. Without secrets, the
+    /// document has the names of identities and destinations, not their tokens and secrets;
+    /// importing it keeps the stored ones. During a rotation, only the new secret of a destination
+    /// is exported.
     ///
     /// # Errors
     /// [`TrackerFault`]; with secrets, also if a sealed value cannot be opened.

@@ -11,7 +11,8 @@ use crate::job::JobId;
 /// The limit of a stored assignee in bytes; longer ones are truncated.
 const ASSIGNEE_BYTES: usize = 1024;
 
-/// Returns Azure DevOps' name of an assignee (e-mail or unique name) in the form that the ledger stores and compares.
+/// Returns Azure DevOps' name of an assignee (e-mail or unique name) in the form that the ledger
+/// stores and compares.
 #[must_use]
 pub fn assignee_key(tracker_assignee: &str) -> String {
     storable(&tracker_assignee.to_lowercase(), ASSIGNEE_BYTES)
@@ -23,8 +24,8 @@ pub fn work_item_resource(integration_id: i64, work_item_id: i64) -> String {
     format!("work_item:{integration_id}:{work_item_id}")
 }
 
-/// Returns the groups linked to these work items, in organizations whose installation is enabled and has assignee or status
-/// inbound sync on, sorted by group and work item.
+/// Returns the groups linked to these work items, in organizations whose installation is enabled
+/// and has assignee or status inbound sync on, sorted by group and work item.
 pub(super) async fn linked_groups(
     client: &impl GenericClient,
     integration_id: i64,
@@ -50,8 +51,8 @@ pub(super) async fn linked_groups(
         .collect()
 }
 
-/// Returns every work item linked to these groups through an enabled installation with outbound sync on, sorted by group,
-/// integration and work item.
+/// Returns every work item linked to these groups through an enabled installation with outbound
+/// sync on, sorted by group, integration and work item.
 pub(super) async fn outbound_links(
     client: &impl GenericClient,
     group_ids: &[i64],
@@ -79,8 +80,8 @@ pub(super) async fn outbound_links(
         .collect()
 }
 
-/// Returns a group's present assignee, with the verified addresses in the order in which they became known; `None` if the group
-/// does not exist.
+/// Returns a group's present assignee, with the verified addresses in the order in which they
+/// became known; `None` if the group does not exist.
 pub(super) async fn group_assignee(
     client: &impl GenericClient,
     group_id: i64,
@@ -110,7 +111,8 @@ pub(super) async fn group_assignee(
     }))
 }
 
-/// Returns the revision of a work item last applied to a group's assignee (0 = none), `None` if the two are not linked.
+/// Returns the revision of a work item last applied to a group's assignee (0 = none), `None` if
+/// the two are not linked.
 pub(super) async fn link_applied_rev(
     client: &impl GenericClient,
     group_id: i64,
@@ -126,8 +128,9 @@ pub(super) async fn link_applied_rev(
     row.map(|row| Ok(row.try_get("applied_rev")?)).transpose()
 }
 
-/// Returns whether the ledger has an effect that made this revision of a work item: one with the previous revision and this
-/// assignee (case-insensitive; `None` = unassigned) that is not known to have failed.
+/// Returns whether the ledger has an effect that made this revision of a work item: one with the
+/// previous revision and this assignee (case-insensitive; `None` = unassigned) that is not known
+/// to have failed.
 pub(super) async fn own_write(
     client: &impl GenericClient,
     integration_id: i64,

@@ -124,10 +124,12 @@ impl Tracker {
         }))
     }
 
-    /// Requests the turn to refresh the tokens of this `version`, exclusive among all replicas, for at most `longest`. The turn
-    /// is a time on the row, so that no transaction is open during the call of Microsoft Entra. It ends with
-    /// [`Tracker::save_tokens`], [`Tracker::end_refresh_turn`], or by expiring. `refreshed_before` is set if the access token was
-    /// refused before its expiry: the turn is then refused if a refresh for that reason was made within this time.
+    /// Requests the turn to refresh the tokens of this `version`, exclusive among all replicas,
+    /// for at most `longest`. The turn is a time on the row, so that no transaction is open during
+    /// the call of Microsoft Entra. It ends with [`Tracker::save_tokens`],
+    /// [`Tracker::end_refresh_turn`], or by expiring. `refreshed_before` is set if the access
+    /// token was refused before its expiry: the turn is then refused if a refresh for that reason
+    /// was made within this time.
     ///
     /// # Errors
     /// [`TrackerFault`], also if a sealed value cannot be opened.
@@ -167,7 +169,8 @@ impl Tracker {
         }))
     }
 
-    /// Ends a turn that returned no tokens, unless it has expired; `refused` is the answer if the refresh token was refused.
+    /// Ends a turn that returned no tokens, unless it has expired; `refused` is the answer if the
+    /// refresh token was refused.
     ///
     /// # Errors
     /// [`TrackerFault`]; the turn then expires by itself.
@@ -191,8 +194,9 @@ impl Tracker {
         Ok(())
     }
 
-    /// Saves refreshed tokens in place of those of `version`, ends the turn, and, in the same transaction, releases the jobs that
-    /// wait for new tokens. Returns `false`, and saves nothing, if the tokens have changed since.
+    /// Saves refreshed tokens in place of those of `version`, ends the turn, and, in the same
+    /// transaction, releases the jobs that wait for new tokens. Returns `false`, and saves
+    /// nothing, if the tokens have changed since.
     ///
     /// # Errors
     /// [`TrackerFault`].

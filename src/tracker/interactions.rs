@@ -1,4 +1,5 @@
-//! Reads the token that answers a click: it is sealed in the payload of the job that the click created.
+//! Reads the token that answers a click: it is sealed in the payload of the job that the click
+//! created.
 
 use deadpool_postgres::GenericClient;
 

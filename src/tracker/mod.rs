@@ -1,6 +1,7 @@
-//! The product's tables in Postgres: organizations, their people, groups and links, identities, destinations. Free functions over
-//! a client read them; [`Tracker`] calls these with a connection of its pool. [`apply`] writes inside the transaction of a job's
-//! commit, and [`import`] in its own.
+//! The product's tables in Postgres: organizations, their people, groups and links, identities,
+//! destinations. Free functions over a client read them; [`Tracker`] calls these with a connection
+//! of its pool. [`apply`] writes inside the transaction of a job's commit, and [`import`] in its
+//! own.
 
 mod apply_batch;
 mod assignment_rules;
@@ -49,8 +50,9 @@ pub use types::*;
 use crate::job::JobId;
 use crate::secrets::Keyring;
 
-/// Access to the product's tables outside of a job's commit. Each method takes a connection from the pool and returns it at the
-/// end; nothing is held between calls. All methods can fail with [`TrackerFault::Pool`] or [`TrackerFault::Database`].
+/// Access to the product's tables outside of a job's commit. Each method takes a connection from
+/// the pool and returns it at the end; nothing is held between calls. All methods can fail with
+/// [`TrackerFault::Pool`] or [`TrackerFault::Database`].
 #[derive(Clone)]
 pub struct Tracker {
     pool: Pool,
@@ -77,7 +79,8 @@ impl Tracker {
         organizations::organization_id(&client, slug).await
     }
 
-    /// Returns the installation of an account, named by its id (case-insensitive), in an organization.
+    /// Returns the installation of an account, named by its id (case-insensitive), in an
+    /// organization.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -111,7 +114,8 @@ impl Tracker {
         organizations::hook_secrets(&client, integration_id).await
     }
 
-    /// Returns which of these events have been seen: a job that handled them has committed its assignments.
+    /// Returns which of these events have been seen: a job that handled them has committed its
+    /// assignments.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -124,8 +128,8 @@ impl Tracker {
         events::seen_events(&client, integration_id, ids).await
     }
 
-    /// Returns the groups linked to these work items, in organizations whose installation is enabled and has assignee or status
-    /// inbound sync on, sorted by group and work item.
+    /// Returns the groups linked to these work items, in organizations whose installation is
+    /// enabled and has assignee or status inbound sync on, sorted by group and work item.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -138,8 +142,8 @@ impl Tracker {
         groups::linked_groups(&client, integration_id, work_item_ids).await
     }
 
-    /// Returns, for each (project, e-mail), the member of the project who has verified this address (case-insensitive). Pairs
-    /// without a match are omitted.
+    /// Returns, for each (project, e-mail), the member of the project who has verified this
+    /// address (case-insensitive). Pairs without a match are omitted.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -151,8 +155,8 @@ impl Tracker {
         people::members_by_email(&client, wanted).await
     }
 
-    /// Returns every work item linked to these groups through an enabled installation with outbound sync on, sorted by group,
-    /// integration and work item.
+    /// Returns every work item linked to these groups through an enabled installation with
+    /// outbound sync on, sorted by group, integration and work item.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -176,7 +180,8 @@ impl Tracker {
         groups::group_assignee(&client, group_id).await
     }
 
-    /// Returns the revision of a work item last applied to a group's assignee (0 = none); `None` if the two are not linked.
+    /// Returns the revision of a work item last applied to a group's assignee (0 = none); `None`
+    /// if the two are not linked.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -190,8 +195,8 @@ impl Tracker {
         groups::link_applied_rev(&client, group_id, integration_id, work_item_id).await
     }
 
-    /// Returns whether the ledger has an effect that made this revision of a work item with this assignee (case-insensitive;
-    /// `None` = unassigned).
+    /// Returns whether the ledger has an effect that made this revision of a work item with this
+    /// assignee (case-insensitive; `None` = unassigned).
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -223,7 +228,8 @@ impl Tracker {
         destinations::destination(&client, &self.keyring, id).await
     }
 
-    /// Returns the interaction that answers the click that created a job; `None` if no click did, or the job no longer exists.
+    /// Returns the interaction that answers the click that created a job; `None` if no click did,
+    /// or the job no longer exists.
     ///
     /// # Errors
     /// [`TrackerFault`], also if the sealed token cannot be opened.
@@ -232,8 +238,8 @@ impl Tracker {
         interactions::interaction(&client, &self.keyring, job).await
     }
 
-    /// Returns an organization's destinations with these names, in their order (unregistered names are omitted), or for `None`
-    /// its defaults, sorted by name. Includes disabled ones.
+    /// Returns an organization's destinations with these names, in their order (unregistered names
+    /// are omitted), or for `None` its defaults, sorted by name. Includes disabled ones.
     ///
     /// # Errors
     /// [`TrackerFault`], also if a sealed value cannot be opened.
@@ -255,8 +261,9 @@ impl Tracker {
     }
 }
 
-/// Parameters of a statement with their types, so that the statement needs no round trip for preparation: the transaction of a
-/// commit is the driver's own, which caches no prepared statements.
+/// Parameters of a statement with their types, so that the statement needs no round trip for
+/// preparation: the transaction of a commit is the driver's own, which caches no prepared
+/// statements.
 type Typed<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// Returns a time as Postgres stores it, truncated to microseconds.

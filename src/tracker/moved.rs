@@ -1,15 +1,17 @@
-//! Binds a destination's secret to one place: the kind of channel, and the host and channel that the public settings name. A
-//! change of the place requires the secret again.
+//! Binds a destination's secret to one place: the kind of channel, and the host and channel that
+//! the public settings name. A change of the place requires the secret again.
 //!
-//! **Invariant:** a stored secret is used only at the place it was given for; a change of kind, host or channel without
-//! the secret is refused, and a change with it ends the rotation of the old one.
+//! **Invariant:** a stored secret is used only at the place it was given for; a change of kind,
+//! host or channel without the secret is refused, and a change with it ends the rotation of the
+//! old one.
 
 use serde_json::Value;
 
 use super::TrackerFault;
 
-/// Public settings that do not affect where a secret is sent, by kind. All others do, including those of new kinds. The password
-/// of a mail server goes to the server in the workers' settings, regardless of the recipients.
+/// Public settings that do not affect where a secret is sent, by kind. All others do, including
+/// those of new kinds. The password of a mail server goes to the server in the workers' settings,
+/// regardless of the recipients.
 const NO_PLACE: &[(&str, &str)] = &[
     ("email", "from"),
     ("email", "to"),
@@ -26,11 +28,12 @@ pub(super) struct Target<'a> {
     pub(super) config: &'a Value,
 }
 
-/// Serializes the transactions that write destinations: otherwise a secret could be stored in a row between the check of its
-/// place and the change of the place.
+/// Serializes the transactions that write destinations: otherwise a secret could be stored in a
+/// row between the check of its place and the change of the place.
 pub(super) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
 
-/// Refuses to keep a secret whose place changes. `name` is the destination's name; `right` is where the secret can be given.
+/// Refuses to keep a secret whose place changes. `name` is the destination's name; `right` is
+/// where the secret can be given.
 ///
 /// # Errors
 /// [`TrackerFault::Document`] describes the change.

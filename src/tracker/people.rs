@@ -10,14 +10,15 @@ use crate::fault::storable;
 /// The limit of a stored address in bytes; longer ones are truncated. RFC 5321 allows 254.
 const EMAIL_BYTES: usize = 1024;
 
-/// Returns an e-mail address in the form in which it is stored and compared: trimmed and in lowercase.
+/// Returns an e-mail address in the form in which it is stored and compared: trimmed and in
+/// lowercase.
 #[must_use]
 pub fn email_key(email: &str) -> String {
     storable(&email.trim().to_lowercase(), EMAIL_BYTES)
 }
 
-/// Returns, for each (project, e-mail), the member of the project who has verified this address (case-insensitive). Pairs without
-/// a match are omitted.
+/// Returns, for each (project, e-mail), the member of the project who has verified this address
+/// (case-insensitive). Pairs without a match are omitted.
 pub(super) async fn members_by_email(
     client: &impl GenericClient,
     wanted: &[(i64, String)],

@@ -1,5 +1,5 @@
-//! Retention of the product's tables: deletes old service-hook events, old history of groups and expired secrets. Each statement
-//! deletes a bounded number of rows, oldest first.
+//! Retention of the product's tables: deletes old service-hook events, old history of groups and
+//! expired secrets. Each statement deletes a bounded number of rows, oldest first.
 
 use time::OffsetDateTime;
 
@@ -9,8 +9,8 @@ use super::{Tracker, TrackerFault, execute, registry};
 const BATCH: i64 = 5000;
 
 impl Tracker {
-    /// Deletes events seen before `before`. Returns `true` if more may be left. A repetition of a deleted event is harmless: the
-    /// present state of the work item decides.
+    /// Deletes events seen before `before`. Returns `true` if more may be left. A repetition of a
+    /// deleted event is harmless: the present state of the work item decides.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -22,7 +22,8 @@ impl Tracker {
         self.forget(SQL, before).await
     }
 
-    /// Deletes the history of groups' assignees and statuses before `before`. Returns `true` if more may be left.
+    /// Deletes the history of groups' assignees and statuses before `before`. Returns `true` if
+    /// more may be left.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -53,8 +54,8 @@ impl Tracker {
         registry::forget_secrets(&self.client().await?, now).await
     }
 
-    /// Runs a deletion with a custom plan, so that Postgres plans for the present table, not for the one at the time of
-    /// connecting.
+    /// Runs a deletion with a custom plan, so that Postgres plans for the present table, not for
+    /// the one at the time of connecting.
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, TrackerFault> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;

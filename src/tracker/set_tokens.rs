@@ -1,5 +1,5 @@
-//! Registers identities, and replaces their tokens after a person has signed in again. Each function runs in a transaction of its
-//! caller, which writes the audit row in it.
+//! Registers identities, and replaces their tokens after a person has signed in again. Each
+//! function runs in a transaction of its caller, which writes the audit row in it.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const OFFERED: i64 = 20;
 /// Registers an identity of an organization.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] if the organization does not exist, [`TrackerFault::Document`] if the identity already
-/// exists, [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not exist,
+/// [`TrackerFault::Document`] if the identity already exists, [`TrackerFault::Database`].
 pub async fn register_identity(
     tx: &impl GenericClient,
     keyring: &Keyring,
@@ -104,7 +104,8 @@ struct Sealed {
 }
 
 impl Sealed {
-    /// Seals the tokens. A missing access token is stored as an expired empty one, which is refreshed before its first use.
+    /// Seals the tokens. A missing access token is stored as an expired empty one, which is
+    /// refreshed before its first use.
     fn of(keyring: &Keyring, id: i64, tokens: &GivenTokens) -> Self {
         let (at, life) = match (&tokens.access_token, tokens.end) {
             (Some(_), TokenEnd::At(at)) => (Some(in_microseconds(at)), Duration::ZERO),

@@ -87,9 +87,11 @@ pub enum RefreshTurn {
     Moved,
     /// There is no refresh token: a person must sign in.
     NoRefreshToken,
-    /// Microsoft Entra refused the refresh token less than a minute ago, with this answer: a person must sign in.
+    /// Microsoft Entra refused the refresh token less than a minute ago, with this answer: a
+    /// person must sign in.
     Refused(Option<String>),
-    /// Within the given time, the tokens were already refreshed because the access token was refused: its age is not the cause.
+    /// Within the given time, the tokens were already refreshed because the access token was
+    /// refused: its age is not the cause.
     RefusedAgain,
 }
 
@@ -200,7 +202,8 @@ pub struct PlannedLink {
     /// The time of the work item's last change that was read.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_date: OffsetDateTime,
-    /// The assignee in Azure DevOps (lowercase e-mail or unique name), `None` = unassigned; identifies our own writes.
+    /// The assignee in Azure DevOps (lowercase e-mail or unique name), `None` = unassigned;
+    /// identifies our own writes.
     pub tracker_assignee: Option<String>,
     /// The plan for the assignee.
     pub assignee: AssigneePlan,
@@ -248,7 +251,8 @@ pub enum Changes {
         /// The ids of the events.
         seen_events: Vec<String>,
     },
-    /// Stage `patch_work_item`: the revision that our own write made, or that already had our value.
+    /// Stage `patch_work_item`: the revision that our own write made, or that already had our
+    /// value.
     AppliedRevision {
         /// The group whose value was written.
         group_id: i64,
@@ -268,8 +272,8 @@ pub struct Applied {
     pub assignees: Vec<AssigneeChange>,
     /// Groups whose status changed.
     pub statuses: Vec<StatusChange>,
-    /// Links whose work item is behind its group (the group follows a later change of another work item). Outbound sync
-    /// updates them.
+    /// Links whose work item is behind its group (the group follows a later change of another work
+    /// item). Outbound sync updates them.
     pub behind: Vec<BehindLink>,
     /// The number of links skipped because their revision was not newer, or was written by us.
     pub old_news: u32,
@@ -340,7 +344,8 @@ pub struct OutboundLink {
 pub struct GroupAssignee {
     /// A user with verified e-mails; `None` if the group is unassigned.
     pub user: Option<User>,
-    /// `System.ChangedDate` of the work item revision that decided; `None` if no work item has decided.
+    /// `System.ChangedDate` of the work item revision that decided; `None` if no work item has
+    /// decided.
     pub decided_at: Option<OffsetDateTime>,
 }
 

@@ -1,5 +1,6 @@
-//! Identifies the sender of a message and checks what the message names. RabbitMQ verifies the user; a row says what the user may
-//! name. The row is read again every few seconds, and always before a message is refused because of it.
+//! Identifies the sender of a message and checks what the message names. RabbitMQ verifies the
+//! user; a row says what the user may name. The row is read again every few seconds, and always
+//! before a message is refused because of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,8 @@ use crate::engine::Product;
 use crate::message::{Named, Producer, REPLAY, Refusal, Sender, replayed_for};
 use crate::store::{StoreError, Tables};
 
-/// How long the row of a producer or an organization is cached. A right that is withdrawn is gone after this time.
+/// How long the row of a producer or an organization is cached. A right that is withdrawn is gone
+/// after this time.
 const CURRENT: Duration = Duration::from_secs(5);
 /// The most names that are cached.
 const REMEMBERED: usize = 4096;
@@ -42,8 +44,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Returns the sender of a message.
     pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
         let user = match delivery.header(REPLAY) {
-            // An operator replays the message for its producer. A message kept before producers were verified has none: it is
-            // trusted, because the operator is.
+            // An operator replays the message for its producer. A message kept before producers
+            // were verified has none: it is trusted, because the operator is.
             Some(proof) => match replayed_for(&self.context.keyring, &delivery.body, proof) {
                 Some(None) => return Ok(Sender::Trusted(None)),
                 Some(producer) => producer,
@@ -64,7 +66,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             .ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
     }
 
-    /// Refuses a message, which arrived at `received`, that names something that is not its sender's.
+    /// Refuses a message, which arrived at `received`, that names something that is not its
+    /// sender's.
     pub(super) async fn permit(
         &self,
         sender: &Sender,
@@ -127,8 +130,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 }
 
-/// Returns since when a cached row is used. Before a refusal, a row counts only if it was read after the message arrived: a
-/// producer can publish as soon as it is registered, and messages that arrive before a read share it.
+/// Returns since when a cached row is used. Before a refusal, a row counts only if it was read
+/// after the message arrived: a producer can publish as soon as it is registered, and messages
+/// that arrive before a read share it.
 fn cached_since() -> Instant {
     Instant::now()
         .checked_sub(CURRENT)

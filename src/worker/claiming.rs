@@ -1,5 +1,5 @@
-//! From a delivery to a claim: decodes the message, then inserts the job's row or claims it. A message that cannot become a job
-//! becomes a dead letter.
+//! From a delivery to a claim: decodes the message, then inserts the job's row or claims it. A
+//! message that cannot become a job becomes a dead letter.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,7 +152,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
-                // If the answer to our own insert was lost, the known job is this one: release it, so that it can be claimed.
+                // If the answer to our own insert was lost, the known job is this one: release it,
+                // so that it can be claimed.
                 drop(in_hand);
                 self.answer_again(known, &new).await?;
                 match place {
@@ -176,7 +177,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         )
     }
 
-    /// Returns the payload to store: the part that the stages read or, for a newer schema, the whole message, sealed.
+    /// Returns the payload to store: the part that the stages read or, for a newer schema, the
+    /// whole message, sealed.
     fn payload(&self, id: JobId, intake: &Intake, body: &[u8]) -> Result<Incoming, StoreError> {
         match intake {
             Intake::Request { request, .. } => {
@@ -188,7 +190,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Refuses a job that names something that is not its sender's, or an organization that does not exist.
+    /// Refuses a job that names something that is not its sender's, or an organization that does
+    /// not exist.
     async fn admit(
         &self,
         sender: &Sender,
@@ -220,7 +223,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Replies with the state of the known job to a repeated message, if its producer asks for replies.
+    /// Replies with the state of the known job to a repeated message, if its producer asks for
+    /// replies.
     async fn answer_again(&self, known: JobId, new: &NewJob) -> Result<(), StoreError> {
         if let Some(reply_to) = &new.reply_to {
             let correlation_id = new.correlation_id.as_deref();
@@ -234,9 +238,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Ok(())
     }
 
-    /// Returns a permit and a share for an intake message, or `None` if the message should only become a row: its
-    /// organization has used its share, no permit is free while the queue is long or too many messages wait already, the
-    /// replica drains, or the job's `not_before` is in the future.
+    /// Returns a permit and a share for an intake message, or `None` if the message should only
+    /// become a row: its organization has used its share, no permit is free while the queue is
+    /// long or too many messages wait already, the replica drains, or the job's `not_before` is in
+    /// the future.
     async fn place(
         &self,
         limiter: &Arc<LaneLimiter>,
@@ -286,7 +291,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         self.take_row(wake_up.job_id, permit, None).await
     }
 
-    /// Claims the job of a dead owner. An error is ignored here: the job's wake-up meets it again and reports it.
+    /// Claims the job of a dead owner. An error is ignored here: the job's wake-up meets it again
+    /// and reports it.
     pub(super) async fn take_freed(&self, id: JobId, limiter: &Arc<LaneLimiter>) -> Taken {
         let permit = tokio::select! {
             biased;
@@ -305,8 +311,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         share: Option<TenantShare>,
     ) -> Result<Taken, Trouble> {
         let Some(in_hand) = self.context.running.take(id) else {
-            // The job is in hand here, and may be about to be given up. Then this wake-up is the only one; without the stamp, the
-            // waker publishes another.
+            // The job is in hand here, and may be about to be given up. Then this wake-up is the
+            // only one; without the stamp, the waker publishes another.
             let jobs = [id];
             self.context
                 .patiently(|| self.context.store().unwake(&jobs))
@@ -325,7 +331,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 metrics::counter!(names::WAKEUPS_WITHOUT_ROW).increment(1);
                 return Ok(Taken::Nothing);
             }
-            // After a claim whose answer was lost, the row names this replica as the owner, and the job is not in hand here.
+            // After a claim whose answer was lost, the row names this replica as the owner, and
+            // the job is not in hand here.
             Claimed::Not(NotClaimed::NotDue) => {
                 let adopted = self
                     .context
@@ -412,7 +419,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Refuses a message about a job that is not its sender's, with the same words as for a job that does not exist.
+    /// Refuses a message about a job that is not its sender's, with the same words as for a job
+    /// that does not exist.
     async fn permit_job(
         &self,
         sender: &Sender,

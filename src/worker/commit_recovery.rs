@@ -1,5 +1,5 @@
-//! Commits until the outcome is known: a commit whose answer was lost is looked up before it is repeated, and one that cannot be
-//! stored is replaced by what its fault decides.
+//! Commits until the outcome is known: a commit whose answer was lost is looked up before it is
+//! repeated, and one that cannot be stored is replaced by what its fault decides.
 
 use super::{After, LONGEST_DELIVERY, Worker, fenced, report};
 use crate::engine::{Commit, Decision, EffectOutcome, Ended, Position, Product, decide};
@@ -32,7 +32,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 report::ill(&fault);
                 self.context.pause().await;
             }
-            // An earlier commit that seemed lost may have landed late, and may be the reason why this one fails.
+            // An earlier commit that seemed lost may have landed late, and may be the reason why
+            // this one fails.
             if is_ill || std::mem::take(&mut in_doubt) {
                 match self
                     .context
@@ -69,7 +70,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             replaced = true;
             let effect = commit.effect.take();
             match decide(at, Ended::Fault(fault), rand::random()) {
-                // The effect has happened, even if its outcome cannot be stored as the stage returned it.
+                // The effect has happened, even if its outcome cannot be stored as the stage
+                // returned it.
                 Decision::Commit(instead) => {
                     let effect = effect.map(|effect| EffectOutcome {
                         provider_ref: None,

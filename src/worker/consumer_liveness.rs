@@ -1,5 +1,5 @@
-//! Checks that consumers receive messages. The status flags of a connection prove nothing, so a lane with free permits whose
-//! queue has messages must receive some.
+//! Checks that consumers receive messages. The status flags of a connection prove nothing, so a
+//! lane with free permits whose queue has messages must receive some.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,8 @@ pub struct LaneWatch {
     pub rebuild: Arc<Notify>,
 }
 
-/// Checks every lane every 5 s until `end`, and rebuilds a consumer that has received nothing for 15 s although it should have.
+/// Checks every lane every 5 s until `end`, and rebuilds a consumer that has received nothing for
+/// 15 s although it should have.
 pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: CancellationToken) {
     loop {
         tokio::select! {

@@ -59,7 +59,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> 
     }
 }
 
-/// The jobs in hand. A row that names this replica as its owner and is not among them is an orphan.
+/// The jobs in hand. A row that names this replica as its owner and is not among them is an
+/// orphan.
 #[derive(Debug, Default)]
 pub struct Running {
     jobs: Mutex<HashSet<JobId>>,
@@ -154,7 +155,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         }
     }
 
-    /// Waits for a short time while Postgres or RabbitMQ is unavailable, jittered so that jobs do not retry together.
+    /// Waits for a short time while Postgres or RabbitMQ is unavailable, jittered so that jobs do
+    /// not retry together.
     pub(super) async fn pause(&self) {
         tokio::time::sleep(Duration::from_millis(rand::random_range(100..700))).await;
     }
@@ -176,13 +178,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         }
     }
 
-    /// Publishes wake-ups, and passes outcome events to the announcer. The waker and the duty `events` repeat what fails.
+    /// Publishes wake-ups, and passes outcome events to the announcer. The waker and the duty
+    /// `events` repeat what fails.
     pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
         self.announcer.tell(announcements);
     }
 
-    /// Publishes wake-ups for rows that this replica has stamped. The duty `stamps` takes back the stamps of those that fail.
+    /// Publishes wake-ups for rows that this replica has stamped. The duty `stamps` takes back the
+    /// stamps of those that fail.
     pub async fn wake(&self, wake: &[(JobId, String)]) {
         if wake.is_empty() {
             return;

@@ -14,8 +14,8 @@ use crate::tls_policy::Endpoint;
 const EVERY: Duration = Duration::from_secs(1);
 /// A renewal that is not answered within this time has failed.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long the heartbeat's connection may be silent while an answer is owed. It is shorter than [`ANSWER_WITHIN`], so the next
-/// incarnation already knows which address to avoid.
+/// How long the heartbeat's connection may be silent while an answer is owed. It is shorter than
+/// [`ANSWER_WITHIN`], so the next incarnation already knows which address to avoid.
 const SILENCE: Duration = Duration::from_millis(2800);
 
 /// Begins a new incarnation, with its heartbeat and its lease.

@@ -1,8 +1,10 @@
-//! Decides how intake is taken from its queue: at the pace of the lane, in a burst as rows, or not at all.
+//! Decides how intake is taken from its queue: at the pace of the lane, in a burst as rows, or not
+//! at all.
 //!
-//! A queue that is longer than what the lane will soon complete becomes rows, which are woken organizations in turn: a message
-//! behind thousands of another organization does not wait for them. When Postgres holds as many jobs or dead letters as the
-//! operator allows, messages stay in RabbitMQ.
+//! A queue that is longer than what the lane will soon complete becomes rows, which are woken
+//! organizations in turn: a message behind thousands of another organization does not wait for
+//! them. When Postgres holds as many jobs or dead letters as the operator allows, messages stay in
+//! RabbitMQ.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -33,7 +35,8 @@ pub struct IntakeThrottle {
     /// The prefetch that the intake consumer uses.
     prefetch: watch::Sender<u16>,
     steady: u16,
-    /// The number of jobs that wait in Postgres for their turn, or of open dead letters, at which intake is paused.
+    /// The number of jobs that wait in Postgres for their turn, or of open dead letters, at which
+    /// intake is paused.
     pub backlog_limit: u32,
     /// Whether the queue is long.
     burst: watch::Sender<bool>,
@@ -52,7 +55,8 @@ struct Seen {
 }
 
 impl IntakeThrottle {
-    /// Creates the throttle of a lane with `limiters` permits, where `waiting` is the present backlog.
+    /// Creates the throttle of a lane with `limiters` permits, where `waiting` is the present
+    /// backlog.
     #[must_use]
     pub fn new(limiters: usize, backlog_limit: u32, waiting: Backlog) -> Self {
         let steady = super::lane::prefetch(limiters);
@@ -82,8 +86,9 @@ impl IntakeThrottle {
         self.prefetch.subscribe()
     }
 
-    /// Waits until a body of `bytes` bytes may be decoded. Decoded JSON takes up to forty times its size, so only a few large
-    /// bodies are decoded at the same time, whatever the number of cores.
+    /// Waits until a body of `bytes` bytes may be decoded. Decoded JSON takes up to forty times
+    /// its size, so only a few large bodies are decoded at the same time, whatever the number of
+    /// cores.
     pub(super) async fn decoding_place(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         if bytes <= SMALL {
             return None;
@@ -103,7 +108,8 @@ impl IntakeThrottle {
         seen.full.then(|| why_paused(seen.waiting))
     }
 
-    /// Waits until the queue is long: then an intake message without a permit becomes a row at once.
+    /// Waits until the queue is long: then an intake message without a permit becomes a row at
+    /// once.
     pub(super) async fn in_burst(&self) {
         self.burst
             .subscribe()
@@ -112,10 +118,12 @@ impl IntakeThrottle {
             .expect("the throttle owns the sender");
     }
 
-    /// Records that the queue holds `ready` messages, and that the lane will soon complete `soon` of them.
+    /// Records that the queue holds `ready` messages, and that the lane will soon complete `soon`
+    /// of them.
     pub fn queue_holds(&self, ready: usize, soon: usize) {
         let seen = self.seen();
-        // A burst ends only at half of that, because each change of the prefetch needs a new consumer.
+        // A burst ends only at half of that, because each change of the prefetch needs a new
+        // consumer.
         self.burst.send_if_modified(|burst| {
             let long = ready > if *burst { soon / 2 } else { soon };
             std::mem::replace(burst, long) != long
@@ -123,7 +131,8 @@ impl IntakeThrottle {
         self.adjust(seen);
     }
 
-    /// Returns the rows that this replica has made so far. A count of the backlog reads it before it begins.
+    /// Returns the rows that this replica has made so far. A count of the backlog reads it before
+    /// it begins.
     pub fn made(&self) -> Backlog {
         self.seen().made
     }

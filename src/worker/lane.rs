@@ -14,8 +14,8 @@ use crate::engine::{Lane, Product, Spawn};
 use crate::job::JobId;
 use crate::store::Tables;
 
-/// Returns the prefetch for a lane with `limiters` permits: half as many again, so the next delivery is already here when a
-/// permit becomes free.
+/// Returns the prefetch for a lane with `limiters` permits: half as many again, so the next
+/// delivery is already here when a permit becomes free.
 #[must_use]
 pub fn prefetch(limiters: usize) -> u16 {
     u16::try_from(limiters * 3 / 2).unwrap_or(u16::MAX).max(2)
@@ -24,8 +24,8 @@ pub fn prefetch(limiters: usize) -> u16 {
 /// A lane that takes intake reserves one permit of this many for organizations that have none.
 const ONE_KEPT_OF: usize = 8;
 
-/// The most jobs of dead owners that wait for a permit here: more than one takeover frees, so that none of them waits for
-/// RabbitMQ.
+/// The most jobs of dead owners that wait for a permit here: more than one takeover frees, so that
+/// none of them waits for RabbitMQ.
 const TAKEN_OVER: usize = 1024;
 
 /// An organization is active for this long after its last delivery.
@@ -99,14 +99,15 @@ impl Drop for TenantShare {
 }
 
 impl LaneLimiter {
-    /// Creates the limiter of a lane for `capacity` jobs at a time, all of which arrive as wake-ups.
+    /// Creates the limiter of a lane for `capacity` jobs at a time, all of which arrive as
+    /// wake-ups.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
         Self::keeping(lane, capacity, 0)
     }
 
-    /// Creates the limiter of a lane for `capacity` jobs at a time, some of which arrive as intake. Only those can use the
-    /// reserved permits.
+    /// Creates the limiter of a lane for `capacity` jobs at a time, some of which arrive as
+    /// intake. Only those can use the reserved permits.
     #[must_use]
     pub fn with_intake(lane: Lane, capacity: usize) -> Self {
         Self::keeping(lane, capacity, capacity / ONE_KEPT_OF)
@@ -134,7 +135,8 @@ impl LaneLimiter {
         }
     }
 
-    /// Creates a limiter for queues whose deliveries run no job: control messages, and messages that RabbitMQ gave up delivering.
+    /// Creates a limiter for queues whose deliveries run no job: control messages, and messages
+    /// that RabbitMQ gave up delivering.
     #[must_use]
     pub fn rows_only(lane: Lane) -> Self {
         Self {
@@ -165,13 +167,15 @@ impl LaneLimiter {
         }
     }
 
-    /// Returns a place to wait in for [`LaneLimiter::permit_in_turn`], or `None` where too many intake messages wait already.
+    /// Returns a place to wait in for [`LaneLimiter::permit_in_turn`], or `None` where too many
+    /// intake messages wait already.
     pub(super) fn waiting_place(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting_room.try_acquire().ok()
     }
 
-    /// Waits for a permit for an intake message. Of all intake that waits, one message at a time stands in line with the
-    /// wake-ups, because wake-ups are for older jobs and for jobs of dead owners.
+    /// Waits for a permit for an intake message. Of all intake that waits, one message at a time
+    /// stands in line with the wake-ups, because wake-ups are for older jobs and for jobs of dead
+    /// owners.
     pub(super) async fn permit_in_turn(&self) -> Permit {
         let _turn = self
             .turn
@@ -181,9 +185,9 @@ impl LaneLimiter {
         self.permit().await
     }
 
-    /// Queues jobs of dead owners, which are due again, for the next permits of this lane: they wait neither for their
-    /// wake-ups to pass through the queue nor for RabbitMQ to be available. The number that waits is bounded; the others come
-    /// with their wake-ups.
+    /// Queues jobs of dead owners, which are due again, for the next permits of this lane: they
+    /// wait neither for their wake-ups to pass through the queue nor for RabbitMQ to be available.
+    /// The number that waits is bounded; the others come with their wake-ups.
     pub fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
         let mut waiting = self
             .taken_over
@@ -210,7 +214,8 @@ impl LaneLimiter {
         }
     }
 
-    /// Returns a permit if one is free now. The reserved permits are only for the first job of an organization.
+    /// Returns a permit if one is free now. The reserved permits are only for the first job of an
+    /// organization.
     pub(super) fn free_permit(&self, share: &TenantShare) -> Option<Permit> {
         let kept = || {
             share
@@ -255,8 +260,8 @@ impl LaneLimiter {
         pace.per_second as usize
     }
 
-    /// Counts a job of `organization`, or returns `None` where the organization has used its share. With `n` active
-    /// organizations, the share is the `n`-th part of the permits.
+    /// Counts a job of `organization`, or returns `None` where the organization has used its
+    /// share. With `n` active organizations, the share is the `n`-th part of the permits.
     pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<TenantShare> {
         let mut active = self.active();
         active.retain(|_, one| one.running > 0 || one.last_seen.elapsed() < ACTIVE_FOR);
@@ -303,7 +308,8 @@ pub struct LaneRun<P: Product, T: Tables<Changes = P::Changes>> {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
-    /// Starts a concurrent run for every delivery, and for every job of a dead owner, until the consumer ends.
+    /// Starts a concurrent run for every delivery, and for every job of a dead owner, until the
+    /// consumer ends.
     pub async fn serve(mut self) {
         loop {
             let (worker, limiter) = (Arc::clone(&self.worker), Arc::clone(&self.limiter));

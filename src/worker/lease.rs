@@ -59,7 +59,8 @@ impl Lease {
         self.lost.cancel();
     }
 
-    /// Waits until the lease is fresh enough to start an effect. Does not return once the lease is lost: the caller is dropped.
+    /// Waits until the lease is fresh enough to start an effect. Does not return once the lease is
+    /// lost: the caller is dropped.
     pub async fn may_start_effect(&self) {
         let mut renewed = self.renewed.subscribe();
         let fresh = |at: &Instant| at.elapsed() < EFFECTS_WITHIN;

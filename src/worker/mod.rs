@@ -7,7 +7,8 @@
 //! ```
 //!
 //! **Invariant:** no transaction and no pooled connection is open while a stage runs.
-//! **Invariant:** a delivery is acked only after everything it led to is stored; the waker finds what is stored.
+//! **Invariant:** a delivery is acked only after everything it led to is stored; the waker finds
+//! what is stored.
 
 mod admission;
 mod announcer;
@@ -65,7 +66,8 @@ pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
     quotas: Arc<Quotas>,
 }
 
-/// The longest time that one delivery occupies the worker; then the worker gives the job up, with a wake-up.
+/// The longest time that one delivery occupies the worker; then the worker gives the job up, with
+/// a wake-up.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(60);
 
 /// How a run continues after a stage.
@@ -97,7 +99,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Handles a delivery up to its ack. If the lease is lost meanwhile, the delivery returns to its queue.
+    /// Handles a delivery up to its ack. If the lease is lost meanwhile, the delivery returns to
+    /// its queue.
     pub(crate) async fn handle(&self, mut delivery: Delivery, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {
@@ -118,8 +121,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Claims and runs the job of a dead owner, as its wake-up would, which arrives as well. If the lease is lost meanwhile, the
-    /// replica that takes over this one's jobs does the same.
+    /// Claims and runs the job of a dead owner, as its wake-up would, which arrives as well. If
+    /// the lease is lost meanwhile, the replica that takes over this one's jobs does the same.
     pub(crate) async fn take_over(&self, job: JobId, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {

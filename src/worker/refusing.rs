@@ -1,4 +1,5 @@
-//! Stores a refused message as a dead letter, as far as its producer's quota has room. The refusal is announced either way.
+//! Stores a refused message as a dead letter, as far as its producer's quota has room. The refusal
+//! is announced either way.
 
 use super::Worker;
 use super::claiming::Taken;
@@ -12,8 +13,8 @@ use crate::store::{NewDeadLetter, StoreError, Tables};
 use crate::telemetry::names;
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Stores a message that could not become a job as a dead letter. If that fails, the message returns to its queue and is
-    /// redelivered.
+    /// Stores a message that could not become a job as a dead letter. If that fails, the message
+    /// returns to its queue and is redelivered.
     pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
         let read = if delivery.discarded.is_some() {
             Said::by_beginning
@@ -95,7 +96,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Stores the dead letter and returns its number, or `None` where the quota has no room for it.
+    /// Stores the dead letter and returns its number, or `None` where the quota has no room for
+    /// it.
     async fn store_refused(&self, new: &NewDeadLetter<'_>) -> Result<Option<i64>, StoreError> {
         let context = &self.context;
         let bytes = new.kept_bytes();

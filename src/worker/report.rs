@@ -1,4 +1,5 @@
-//! Logs and counts the outcomes of stages: INFO for a finished job, WARN for a retry, ERROR for a parked job.
+//! Logs and counts the outcomes of stages: INFO for a finished job, WARN for a retry, ERROR for a
+//! parked job.
 
 use crate::engine::{AttemptOutcome, Commit, Position, Record};
 use crate::fault::StageFault;

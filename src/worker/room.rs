@@ -8,7 +8,8 @@ use crate::message::{Cancel, Intake, Refusal, Sender};
 use crate::store::{ActionResult, Actor, CancelByKey, Cancelling, Tables, Target};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Returns room for a job in the quotas of its producer and its organization. A message whose job exists needs no room.
+    /// Returns room for a job in the quotas of its producer and its organization. A message whose
+    /// job exists needs no room.
     pub(super) async fn room_for(
         &self,
         sender: &Sender,
@@ -42,7 +43,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Cancels a job. If the job has not arrived yet, notes the cancel for its arrival, as far as the producer's quota has room.
+    /// Cancels a job. If the job has not arrived yet, notes the cancel for its arrival, as far as
+    /// the producer's quota has room.
     pub(super) async fn cancel_within_quota(
         &self,
         cancel: &Cancel,

@@ -1,4 +1,5 @@
-//! One attempt of one stage: looks, stores the intent, runs. Panics are caught, and time is bounded.
+//! One attempt of one stage: looks, stores the intent, runs. Panics are caught, and time is
+//! bounded.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -36,7 +37,8 @@ pub(super) enum Step<C> {
 }
 
 impl<C> Step<C> {
-    /// Ends an attempt because the job's deadline passed before the stage began, or before the call of its effect.
+    /// Ends an attempt because the job's deadline passed before the stage began, or before the
+    /// call of its effect.
     pub(super) fn overdue(effect: Option<Effect>) -> Self {
         Self::Ended(Ended::Fault(LineFault::DeadlineExceeded.into()), effect)
     }
@@ -113,7 +115,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             None => None,
             Some(intent) => {
                 self.lease.may_start_effect().await;
-                // Time has passed since the look, and storing the intent takes more: no effect starts after the deadline.
+                // Time has passed since the look, and storing the intent takes more: no effect
+                // starts after the deadline.
                 if claim.is_overdue() {
                     return Step::overdue(None);
                 }
@@ -126,7 +129,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     })
                     .await;
                 match stored {
-                    // A call that waits for a permit of its destination is not made after the job's deadline.
+                    // A call that waits for a permit of its destination is not made after the
+                    // job's deadline.
                     Ok(IntentOutcome::Go(effect)) => {
                         let deadline = claim
                             .deadline
@@ -153,8 +157,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Step::Ended(ended, effect)
     }
 
-    /// Settles an effect whose compare-and-set was lost. Otherwise the next look, in this job or another, could take the other
-    /// writer's change for ours if the two have the same value.
+    /// Settles an effect whose compare-and-set was lost. Otherwise the next look, in this job or
+    /// another, could take the other writer's change for ours if the two have the same value.
     pub(super) async fn refused(&self, claim: &Claim, effect: Option<&Effect>) {
         let Some(effect) = effect else { return };
         if let Err(error) = self

@@ -1,4 +1,5 @@
-//! The stamps of this replica that are in doubt: their wake-ups may not have been published, so the stamps must be taken back.
+//! The stamps of this replica that are in doubt: their wake-ups may not have been published, so
+//! the stamps must be taken back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,10 +7,12 @@ use std::time::{Duration, Instant};
 use crate::job::{JobId, ReplicaId};
 use crate::store::{Store, StoreError};
 
-/// The most jobs whose stamps are in doubt one by one; with more, every stamp of the replica is in doubt.
+/// The most jobs whose stamps are in doubt one by one; with more, every stamp of the replica is in
+/// doubt.
 const JOBS: usize = 10_000;
 
-/// How long a statement whose answer was lost may still run in Postgres, whose limit for it is 8 s.
+/// How long a statement whose answer was lost may still run in Postgres, whose limit for it is 8
+/// s.
 const UNDECIDED_FOR: Duration = Duration::from_secs(10);
 
 /// The stamps of one incarnation that are in doubt.
@@ -63,8 +66,8 @@ impl Stamps {
         self.locked().all = Some(Instant::now());
     }
 
-    /// Returns a guard. If it is dropped before it is done, every stamp is in doubt, because rows may be stamped and not
-    /// published.
+    /// Returns a guard. If it is dropped before it is done, every stamp is in doubt, because rows
+    /// may be stamped and not published.
     #[must_use]
     pub fn while_stamping(self: &Arc<Self>) -> Stamping {
         Stamping {
@@ -73,13 +76,14 @@ impl Stamps {
         }
     }
 
-    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt, and what may
-    /// not have been stored yet is looked for again.
+    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails
+    /// stays in doubt, and what may not have been stored yet is looked for again.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn take_back(&self, store: &Store, me: ReplicaId) -> Result<bool, StoreError> {
-        // The stamps stay in doubt until they are taken back, because this future may be dropped while it waits for Postgres.
+        // The stamps stay in doubt until they are taken back, because this future may be dropped
+        // while it waits for Postgres.
         let (jobs, all) = {
             let doubt = self.locked();
             (doubt.jobs.clone(), doubt.all)

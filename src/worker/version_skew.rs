@@ -1,5 +1,5 @@
-//! Jobs of another version: a job with a schema, pipeline, stage or checkpoint version that this worker does not know waits for a
-//! worker that does.
+//! Jobs of another version: a job with a schema, pipeline, stage or checkpoint version that this
+//! worker does not know waits for a worker that does.
 
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use crate::message::{Envelope, Intake, Request, decode_intake, sealed_place};
 use crate::store::{Claim, Run, SoFar, Tables};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Returns the claim's pipeline if this worker knows the pipeline, the stage, the schema and the versions of the checkpoints;
-    /// otherwise commits that the job waits for a worker that does.
+    /// Returns the claim's pipeline if this worker knows the pipeline, the stage, the schema and
+    /// the versions of the checkpoints; otherwise commits that the job waits for a worker that
+    /// does.
     pub(super) async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
         match unseal(&self.context, claim).await {
             Ok(false) => {}
@@ -113,7 +114,8 @@ impl Unknown {
         }
     }
 
-    /// Returns the commit that makes the job wait for a worker that knows it, or parks the job if no worker can run it.
+    /// Returns the commit that makes the job wait for a worker that knows it, or parks the job if
+    /// no worker can run it.
     fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
         let job = &claim.job;
         let (outcome, next) = match self.wait {
@@ -155,14 +157,15 @@ fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
     }
 }
 
-/// Returns the key that a job of an unknown pipeline waits for. `of` is `pipeline`, or `pipeline/stage@version` for an unknown
-/// stage.
+/// Returns the key that a job of an unknown pipeline waits for. `of` is `pipeline`, or
+/// `pipeline/stage@version` for an unknown stage.
 #[must_use]
 pub fn version_key(of: &str) -> String {
     format!("version:{of}")
 }
 
-/// Returns an [`Unknown`] if this worker does not know the stage due, or if a checkpoint is newer than this worker.
+/// Returns an [`Unknown`] if this worker does not know the stage due, or if a checkpoint is newer
+/// than this worker.
 fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Unknown> {
     let job = &claim.job;
     if pipeline.stage(&job.stage).is_none() {
@@ -192,8 +195,9 @@ fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Un
     ))
 }
 
-/// Decodes the sealed payload of a job that arrived with a newer schema, which this worker may know. The job is then given up, to
-/// begin again like a new job. Returns `false` if there was nothing to decode.
+/// Decodes the sealed payload of a job that arrived with a newer schema, which this worker may
+/// know. The job is then given up, to begin again like a new job. Returns `false` if there was
+/// nothing to decode.
 async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     claim: &Claim,
@@ -217,8 +221,8 @@ async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
         .map_err(|error| unreadable(&chain(&error)))
 }
 
-/// Opens and decodes a sealed payload. Source and key may have been properties of the message, so they come from the row. The
-/// sender of the bytes was checked when they arrived.
+/// Opens and decodes a sealed payload. Source and key may have been properties of the message, so
+/// they come from the row. The sender of the bytes was checked when they arrived.
 fn open<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     job: &Job,

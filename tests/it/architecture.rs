@@ -1,4 +1,5 @@
-//! Checks of the code's structure: dependencies between modules, places of drivers, orphaned files, and file lengths.
+//! Checks of the code's structure: dependencies between modules, places of drivers, orphaned
+//! files, and file lengths.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +20,8 @@ const NOUNS: &[&str] = &[
     "escape",
 ];
 
-/// The modules that a module may name, besides itself and [`NOUNS`]. `module::item` allows that item only.
+/// The modules that a module may name, besides itself and [`NOUNS`]. `module::item` allows that
+/// item only.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
@@ -82,7 +84,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("telemetry", &["config"]),
     ("config", &[]),
-    // The devkit stands for everything around the worker: servers, providers, producers, operators.
+    // The devkit stands for everything around the worker: servers, providers, producers,
+    // operators.
     (
         "devkit",
         &[
@@ -96,7 +99,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A driver or a restricted call, and the only modules whose code may name it; a path stands for one file.
+/// A driver or a restricted call, and the only modules whose code may name it; a path stands for
+/// one file.
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
     ("async_rs::", &["broker"]),
@@ -274,7 +278,8 @@ fn places<'c>(code: &'c str, needle: &'c str) -> impl Iterator<Item = &'c str> {
         .map(move |at| &code[at + needle.len()..])
 }
 
-/// Returns what a file names of the crate, as `module` or `module::item`; a group in braces names each of its members.
+/// Returns what a file names of the crate, as `module` or `module::item`; a group in braces names
+/// each of its members.
 fn named(code: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for prefix in ["crate::", "dispatch_worker::"] {
@@ -424,7 +429,8 @@ fn each_driver_and_each_restricted_call_is_named_only_in_its_place() {
     none(&found, "named outside its place:");
 }
 
-/// Returns whether the code names `needle`. `thread::spawn` counts behind `std::` too, a driver only at the start of a path.
+/// Returns whether the code names `needle`. `thread::spawn` counts behind `std::` too, a driver
+/// only at the start of a path.
 fn code_names(code: &str, needle: &str) -> bool {
     let is_deed = !needle.ends_with("::") || needle.contains("thread");
     if is_deed {

@@ -1,4 +1,5 @@
-//! Concurrent follow-ups that write one work item, each with the assignee that the group had when the follow-up was created.
+//! Concurrent follow-ups that write one work item, each with the assignee that the group had when
+//! the follow-up was created.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ async fn a_follow_up_with_a_slow_read_does_not_overwrite_a_newer_one() {
     let finds = simulator.fault(&slow("graph/users", 1000)).await.unwrap();
     publish(&world, "older", acme::ANN).await;
     world.wait_fault_met(finds).await;
-    // The older follow-up is the only active job, so the next read of a work item is its read before the PATCH.
+    // The older follow-up is the only active job, so the next read of a work item is its read
+    // before the PATCH.
     let looks = simulator
         .fault(&slow("workitemsbatch", LOOK_MILLIS))
         .await

@@ -1,4 +1,5 @@
-//! Every command that changes something writes a row to the audit log, to which Postgres adds the login and the client address.
+//! Every command that changes something writes a row to the audit log, to which Postgres adds the
+//! login and the client address.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Bulk commands cancel jobs or discard dead letters by a filter, with the same result as one by one, in a few transactions.
+//! Bulk commands cancel jobs or discard dead letters by a filter, with the same result as one by
+//! one, in a few transactions.
 
 use dispatch_worker::store::{Actor, Target};
 use serde_json::{Value, json};
@@ -43,7 +44,8 @@ async fn families(database: &TestDatabase, base: u32, organization: &str) {
     database.rows(&sql).await;
 }
 
-/// Returns the rows, events and audit rows of an organization's jobs, without what identifies the organization.
+/// Returns the rows, events and audit rows of an organization's jobs, without what identifies the
+/// organization.
 async fn stored(database: &TestDatabase, base: u32, organization: &str) -> Vec<Vec<String>> {
     let of = |n: &str| format!("(('x' || right({n}::text, 12))::bit(48)::bigint - {base})");
     let jobs = format!(
@@ -120,7 +122,8 @@ async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
             .await,
         "0"
     );
-    // The filter also matches the follow-ups themselves: each has its own audit row, which is the only difference.
+    // The filter also matches the follow-ups themselves: each has its own audit row, which is the
+    // only difference.
     let said = cancelled(&world, &filter).await;
     assert_eq!(
         (&said["cancelled"], &said["follow_ups_cancelled"]),

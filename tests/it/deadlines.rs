@@ -1,4 +1,5 @@
-//! `not_before` and `deadline`: a job does not start before the one and has no effects after the other, by the database's clock.
+//! `not_before` and `deadline`: a job does not start before the one and has no effects after the
+//! other, by the database's clock.
 
 use std::time::Duration;
 

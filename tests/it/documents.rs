@@ -257,7 +257,8 @@ fn every_command_that_a_document_names_exists() {
             &fs::read_to_string(path).expect("a document"),
         ));
     }
-    // A command with subcommands may be named as a whole (`dispatch jobs`), another one with its argument (`dispatch schema job`).
+    // A command with subcommands may be named as a whole (`dispatch jobs`), another one with its
+    // argument (`dispatch schema job`).
     let begins = |one: &str, other: &str| {
         one.strip_prefix(other)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))

@@ -28,7 +28,8 @@ async fn a_parent_succeeds_once_when_its_follow_ups_finish_together() {
         };
         let event = world.assign(acme::LONE_ITEM, Some(to)).await;
         world.publish_job(&acme::job(key, &event)).await;
-        // One after the other: concurrent jobs could read a later revision of the work item and find no change to send.
+        // One after the other: concurrent jobs could read a later revision of the work item and
+        // find no change to send.
         let row = world.wait_job_state(key, JobState::Succeeded, SOON).await;
         assert_eq!(
             (

@@ -16,7 +16,8 @@ async fn a_job_that_kills_five_workers_without_progress_is_parked_and_its_neighb
     let deadly = WorkerOptions::crash_at("retrieve_user", "after_intent");
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("deadly", &event)).await;
-    // The first worker commits two stages before its crash, which is progress; the others only crash.
+    // The first worker commits two stages before its crash, which is progress; the others only
+    // crash.
     for _ in 0..=CRASHES {
         let mut worker = world.worker(&deadly);
         assert!(!worker.wait_exit(SOON).await.success());

@@ -1,4 +1,5 @@
-//! Wake-ups: the row is the job, so a wake-up that is duplicated, lost or without a row never loses or repeats work.
+//! Wake-ups: the row is the job, so a wake-up that is duplicated, lost or without a row never
+//! loses or repeats work.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Erasure of a person or an organization: only the pseudonym is left in the columns of all tables, and the data of others is
-//! unchanged.
+//! Erasure of a person or an organization: only the pseudonym is left in the columns of all
+//! tables, and the data of others is unchanged.
 
 use std::time::Duration;
 
@@ -66,7 +66,8 @@ async fn letters(world: &TestWorld, expected: usize) {
     .await;
 }
 
-/// Produces typical data: jobs with their history, dead letters of this organization and of others, holds, actions of operators.
+/// Produces typical data: jobs with their history, dead letters of this organization and of
+/// others, holds, actions of operators.
 async fn a_week(world: &TestWorld) {
     let worker = world.worker(&WorkerOptions::default());
     assigned(world, "canaries-1", acme::WORK_ITEM).await;

@@ -1,4 +1,5 @@
-//! Text in messages and answers can neither forge lines in a worker's log nor control an operator's terminal.
+//! Text in messages and answers can neither forge lines in a worker's log nor control an
+//! operator's terminal.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// A line in the worker's format, from a time before the project existed.
 const FORGED: &str = "2001-01-01T00:00:00.000000Z ERROR dispatch_worker::worker: forged";
 
-/// Returns a text that begins with a word, continues with a forged line, and contains terminal control sequences.
+/// Returns a text that begins with a word, continues with a forged line, and contains terminal
+/// control sequences.
 fn hostile(word: &str) -> String {
     format!("{word}\r\n{FORGED}\u{1b}[2J\u{9b}2J\u{85}{FORGED}\u{2028}\u{202e}")
 }
@@ -23,7 +25,8 @@ fn hostile(word: &str) -> String {
 #[tokio::test]
 async fn text_in_messages_and_answers_cannot_forge_log_lines() {
     let world = TestWorld::acme().await;
-    // The name of an unknown field becomes part of the refusal, the answer part of the parked job's error.
+    // The name of an unknown field becomes part of the refusal, the answer part of the parked
+    // job's error.
     let mut unknown = acme::job("unknown field", &json!({}));
     unknown[hostile("field")] = json!(1);
     let mut nowhere = acme::job("nowhere", &json!({}));

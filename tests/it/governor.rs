@@ -1,4 +1,5 @@
-//! The governor: every replica stops calling a destination that is rate-limited or fails, and calls to others continue.
+//! The governor: every replica stops calling a destination that is rate-limited or fails, and
+//! calls to others continue.
 
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ impl To {
     }
 }
 
-/// Inserts `count` due messages for each of these destinations, alternating between them. Their keys begin with `batch`.
+/// Inserts `count` due messages for each of these destinations, alternating between them. Their
+/// keys begin with `batch`.
 pub(crate) async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
     let change = StatusChange {
         group_id: 1,

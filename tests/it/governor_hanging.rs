@@ -58,7 +58,8 @@ async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<
     registered
 }
 
-/// Returns the messages per second of the other destinations, from when all became due until the last one was delivered.
+/// Returns the messages per second of the other destinations, from when all became due until the
+/// last one was delivered.
 async fn speed_of_others(world: &TestWorld, batch: &str, hang: &[To], others: &[To]) -> f64 {
     let all: Vec<&To> = others.iter().chain(hang).collect();
     tell(world, batch, &all, EACH).await;
@@ -82,8 +83,8 @@ async fn speed_of_others(world: &TestWorld, batch: &str, hang: &[To], others: &[
     f64::from(u16::try_from(count).unwrap()) / seconds
 }
 
-/// Returns the share of their throughput that the others keep while some hang, as the median of all rounds, and the number of
-/// hanging calls.
+/// Returns the share of their throughput that the others keep while some hang, as the median of
+/// all rounds, and the number of hanging calls.
 async fn kept_speed(
     world: &TestWorld,
     hang: &[To],
@@ -160,7 +161,8 @@ async fn a_hanging_provider_of_many_destinations_leaves_other_providers_at_least
         &teams,
     )
     .await;
-    // The permits alone limit the throughput, and calls reach their deadlines several times per round.
+    // The permits alone limit the throughput, and calls reach their deadlines several times per
+    // round.
     let environment = BTreeMap::from([(
         "DISPATCH_RATES".to_owned(),
         "webhook=5000/1,teams=5000/1".to_owned(),

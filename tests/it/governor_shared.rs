@@ -1,4 +1,5 @@
-//! A shared limit stops calls to all destinations that share it, of every organization and on every replica, and to no others.
+//! A shared limit stops calls to all destinations that share it, of every organization and on
+//! every replica, and to no others.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const OTHER_BOT: &str = "canary-other-bot-token";
 const CHANNELS: [(&str, usize); 4] = [("5001", 0), ("5002", 0), ("5003", 0), ("5004", 1)];
 const OTHER_CHANNEL: &str = "6001";
 
-/// Registers the channels of one bot in two organizations, and one of another bot, in the simulator and in the tracker.
+/// Registers the channels of one bot in two organizations, and one of another bot, in the
+/// simulator and in the tracker.
 async fn register(world: &TestWorld) -> (Vec<To>, To) {
     let simulator = world.simulator().await;
     let mut state: State = simulator.client.state().await.unwrap();
@@ -63,7 +65,8 @@ async fn register(world: &TestWorld) -> (Vec<To>, To) {
     (registered, other)
 }
 
-/// Makes the first of these channels answer with a global rate limit, and waits until every replica knows the hold.
+/// Makes the first of these channels answer with a global rate limit, and waits until every
+/// replica knows the hold.
 async fn limit(world: &TestWorld, channels: &[To], length: Duration) -> String {
     let said = json!({"message": "You are being rate limited.", "retry_after": length.as_secs_f64(), "global": true});
     let answer = FaultRule::answering(429, said.to_string()).header("X-RateLimit-Global", "true");

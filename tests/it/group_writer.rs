@@ -1,4 +1,5 @@
-//! The group writer: the calls of many callers share a transaction, and each caller receives its own result.
+//! The group writer: the calls of many callers share a transaction, and each caller receives its
+//! own result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,8 @@ impl Tables for NoChanges {
     }
 }
 
-/// A writer with its own database and a live replica; the only pipeline is `p`, which begins with the stage `first`.
+/// A writer with its own database and a live replica; the only pipeline is `p`, which begins with
+/// the stage `first`.
 pub(crate) struct Bench {
     pub(crate) database: TestDatabase,
     pub(crate) writer: Writer<NoChanges>,
@@ -219,7 +221,8 @@ async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
             .await,
         "20"
     );
-    // One group, repeated with a transaction per row. Fewer transactions would mean that the bad row was not in the group.
+    // One group, repeated with a transaction per row. Fewer transactions would mean that the bad
+    // row was not in the group.
     assert_eq!(
         bench
             .database
@@ -530,8 +533,9 @@ async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {
     claims
 }
 
-/// Commits jobs one call after another while the gate blocks all commits, so that `in_flight` groups are in flight and later
-/// calls wait. Then opens the gate; returns the number of transactions and of checkpoints.
+/// Commits jobs one call after another while the gate blocks all commits, so that `in_flight`
+/// groups are in flight and later calls wait. Then opens the gate; returns the number of
+/// transactions and of checkpoints.
 async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> String {
     gate::shut(&bench.database, "first").await;
     let commit = first_done();
@@ -560,7 +564,8 @@ async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> 
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         end.cancel();
     };
-    // Polled after each call, so that every group that may be in flight is in flight before the next call.
+    // Polled after each call, so that every group that may be in flight is in flight before the
+    // next call.
     let writers = join_all((0..WRITERS).map(|_| bench.writer.write_groups(end.clone())));
     let ((), _) = tokio::join!(biased; jam, writers);
     bench

@@ -161,7 +161,8 @@ async fn a_new_job_that_postgres_refuses_fails_no_claim_and_no_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     let bench = Bench::new().await;
-    // Its checkpoint exists already. The job is older than the others, so its commit is the first to be repeated alone.
+    // Its checkpoint exists already. The job is older than the others, so its commit is the first
+    // to be repeated alone.
     let job = bench.job("bad");
     let bad = ours(bench.at_once(bench.writer.intake(&job)).await);
     let commit = first_done();
@@ -183,7 +184,8 @@ async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
         "{refused:?}"
     );
     mixed.succeed(answers);
-    // Row by row, in addition to the bad job's first commit, which wrote the job and its checkpoint.
+    // Row by row, in addition to the bad job's first commit, which wrote the job and its
+    // checkpoint.
     assert_eq!(
         bench.database.one(WRITTEN).await,
         format!("{} of {}", 3 * ROWS + 1, 4 * ROWS + 2)

@@ -1,4 +1,5 @@
-//! Token refresh at Microsoft Entra: once for all replicas, saved before use. A person is asked only if nothing else helps.
+//! Token refresh at Microsoft Entra: once for all replicas, saved before use. A person is asked
+//! only if nothing else helps.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -25,7 +26,8 @@ const REFRESH: &str = "canary-refresh-token-1";
 const PAST: &str = "2020-01-01T00:00:00Z";
 const SIGABRT: i32 = 6;
 
-/// Creates `acme` with an identity that has a refresh token, and an access token that expires at `expires_at`.
+/// Creates `acme` with an identity that has a refresh token, and an access token that expires at
+/// `expires_at`.
 async fn scene(access_token: &str, expires_at: &str, options: Options) -> TestWorld {
     let world = TestWorld::acme().await;
     let simulator = world.simulator().await;
@@ -83,8 +85,8 @@ fn refreshes(world: &TestWorld) -> Vec<Entry> {
         .collect()
 }
 
-/// Returns `saved|access_refused|refresh_refused|free`: the number of saves since [`scene`], the refusals, and whether no refresh
-/// is in progress.
+/// Returns `saved|access_refused|refresh_refused|free`: the number of saves since [`scene`], the
+/// refusals, and whether no refresh is in progress.
 async fn row(world: &TestWorld) -> String {
     let sql = "SELECT version - 2, access_refused_at IS NOT NULL, refresh_refused_at IS NOT NULL, refreshing_until IS NULL";
     world
@@ -253,7 +255,8 @@ async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     }
 }
 
-/// Runs a worker that aborts at a crash point of its refresh, and asserts that it had called only Entra by then.
+/// Runs a worker that aborts at a crash point of its refresh, and asserts that it had called only
+/// Entra by then.
 async fn abort_at(world: &TestWorld, point: &str) {
     let crash_at = Some(format!("fetch_states:{point}"));
     let mut worker = world.worker(&WorkerOptions {

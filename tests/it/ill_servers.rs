@@ -1,4 +1,5 @@
-//! Servers that answer but cannot do their work: jobs wait and continue when the servers have recovered.
+//! Servers that answer but cannot do their work: jobs wait and continue when the servers have
+//! recovered.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Interactions: a job that comes from a click answers the person who clicked, and keeps the interaction token secret.
+//! Interactions: a job that comes from a click answers the person who clicked, and keeps the
+//! interaction token secret.
 
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ async fn click(world: &TestWorld) -> Click {
         .unwrap()
 }
 
-/// Asserts that no row contains the token in plaintext: the parent has it sealed, and the follow-up does not have it.
+/// Asserts that no row contains the token in plaintext: the parent has it sealed, and the
+/// follow-up does not have it.
 async fn the_token_is_stored_nowhere(world: &TestWorld) {
     const ROWS: &str = "
         SELECT count(*) FROM (

@@ -1,4 +1,5 @@
-//! Dedupe keys live as long as their jobs: the key of an old job always finds that job and never another one.
+//! Dedupe keys live as long as their jobs: the key of an old job always finds that job and never
+//! another one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,8 @@ fn message(key: &str) -> Value {
     json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": "acme", "identity": "bot"})
 }
 
-/// Publishes a job, makes it 31 days older, and runs the retention until nothing is left to delete.
+/// Publishes a job, makes it 31 days older, and runs the retention until nothing is left to
+/// delete.
 async fn waiting_for_a_month(world: &TestWorld, key: &str) {
     world.publish_job(&message(key)).await;
     world.wait_job_state(key, JobState::Waiting, SOON).await;

@@ -1,5 +1,6 @@
-//! No external text is logged unquoted: every `%` field and every interpolated message in the sources is listed here. The
-//! formatter escapes line breaks in any case (`telemetry`); this check prevents that one field looks like several.
+//! No external text is logged unquoted: every `%` field and every interpolated message in the
+//! sources is listed here. The formatter escapes line breaks in any case (`telemetry`); this check
+//! prevents that one field looks like several.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ const SHOWN: &[(&str, &str)] = &[
     ("worker/report.rs", "parent"),
 ];
 
-/// The permitted interpolations in messages: names of the program's own tables and partitions, and what was done with one.
+/// The permitted interpolations in messages: names of the program's own tables and partitions, and
+/// what was done with one.
 const IN_MESSAGES: &[(&str, &str)] = &[
     ("store/partitions.rs", "parent"),
     ("store/partitions.rs", "which"),

@@ -13,9 +13,11 @@ use crate::support::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-/// A time limit that is shorter than the age at which a stale wake-up is published again if its queue is empty.
+/// A time limit that is shorter than the age at which a stale wake-up is published again if its
+/// queue is empty.
 const STAMPS_WITHIN: Duration = Duration::from_secs(3);
-/// A stage whose commit is part of a group, and one that changes the tracker, whose commit is written alone.
+/// A stage whose commit is part of a group, and one that changes the tracker, whose commit is
+/// written alone.
 const STAGES: [&str; 2] = ["retrieve_user", "update_assignments"];
 
 /// Counts the sessions that wait for a commit to be decided.
@@ -50,7 +52,8 @@ impl Scene {
         }
     }
 
-    /// Cuts the connection before the answer, and waits until the worker queries the outcome of the commit.
+    /// Cuts the connection before the answer, and waits until the worker queries the outcome of
+    /// the commit.
     async fn cut_and_asked_for(&self) {
         self.proxy.cut(self.first.port);
         wait_for("the worker to query the outcome", SOON, async || match self
@@ -140,7 +143,8 @@ async fn follow_ups_of_a_late_commit_are_woken_although_their_queue_is_not_empty
     let scene = Scene::at(world, proxy, worker, "send_follow_ups").await;
     scene.cut_and_asked_for().await;
     gate::open(&scene.world.database).await;
-    // The commit with the lost answer has stamped the follow-ups, so their wake-ups are published once the stamps are removed.
+    // The commit with the lost answer has stamped the follow-ups, so their wake-ups are published
+    // once the stamps are removed.
     let parent = scene
         .world
         .wait_job_state("one", JobState::Waiting, SOON)
@@ -150,7 +154,8 @@ async fn follow_ups_of_a_late_commit_are_woken_although_their_queue_is_not_empty
             AND woken_at = (SELECT min(finished_at) FROM checkpoints WHERE job_id = '{0}' AND stage = 'send_follow_ups')",
         parent.id
     );
-    // While its queue holds messages, a wake-up is published again as stale only after ten minutes.
+    // While its queue holds messages, a wake-up is published again as stale only after ten
+    // minutes.
     wait_for("the stamps to be removed", SOON, async || {
         match scene.world.database.one(&stamped).await.as_str() {
             "0" => Ok(()),

@@ -39,7 +39,8 @@ async fn a_job_whose_living_owners_lose_six_leases_is_not_parked() {
                 .ok_or_else(|| format!("after {} lost leases: {job:?}", lost - 1))
         })
         .await;
-        // Ends the session of the owner's heartbeat, as an outage does; its process continues as another replica.
+        // Ends the session of the owner's heartbeat, as an outage does; its process continues as
+        // another replica.
         let cut = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7264021 AND objid = {owner}
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"

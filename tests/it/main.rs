@@ -1,4 +1,5 @@
-//! Integration tests with real servers, in one binary. A private Postgres and RabbitMQ start once per run. See [`support`].
+//! Integration tests with real servers, in one binary. A private Postgres and RabbitMQ start once
+//! per run. See [`support`].
 
 #![allow(
     clippy::unwrap_used,

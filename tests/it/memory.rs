@@ -1,4 +1,5 @@
-//! Memory limits: messages take less than 256 MiB of a worker, however large they are and however long Postgres is frozen.
+//! Memory limits: messages take less than 256 MiB of a worker, however large they are and however
+//! long Postgres is frozen.
 
 use std::fs;
 use std::time::Duration;
@@ -26,7 +27,8 @@ const MESSAGES: usize = 50;
 const LARGE: usize = 100 * MIB;
 /// The number of large messages that RabbitMQ holds at a time.
 const AT_ONCE: usize = 3;
-/// The number of waiting messages, each slightly below the size limit. Several copies of them would not fit into [`LIMIT`].
+/// The number of waiting messages, each slightly below the size limit. Several copies of them
+/// would not fit into [`LIMIT`].
 const WAITING: usize = 120;
 
 fn limited() -> WorkerOptions {
@@ -77,7 +79,8 @@ impl Producer {
         }
     }
 
-    /// Replaces the intake queue by a classic one that keeps transient messages in memory, as RabbitMQ's disk is not under test.
+    /// Replaces the intake queue by a classic one that keeps transient messages in memory, as
+    /// RabbitMQ's disk is not under test.
     async fn keeps_intake_in_memory(&self) {
         let mut arguments = FieldTable::default();
         arguments.insert(
@@ -219,7 +222,8 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_fifty_huge
 #[tokio::test]
 async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_handled_afterwards() {
     let world = TestWorld::with_own_servers().await;
-    // The memory of running jobs is limited by the concurrency, not by the budget: a job of 1 MiB takes up to 6 MiB.
+    // The memory of running jobs is limited by the concurrency, not by the budget: a job of 1 MiB
+    // takes up to 6 MiB.
     let worker = world.worker(&WorkerOptions {
         concurrency: Some(8),
         ..limited()

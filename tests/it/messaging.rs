@@ -1,4 +1,5 @@
-//! Messages: the real worker sends one change through every channel, and the test checks what each provider has received.
+//! Messages: the real worker sends one change through every channel, and the test checks what each
+//! provider has received.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ const HOOK_ID: &str = "4200";
 /// A text that no channel may interpret as markup, mentions or headers.
 const HOSTILE: &str = "@everyone <!channel> <at>x</at> [a](b) \r\nBcc: eve@evil.example";
 
-/// Creates `acme` with additional destinations of all other kinds; `policy` is their policy for unknown outcomes.
+/// Creates `acme` with additional destinations of all other kinds; `policy` is their policy for
+/// unknown outcomes.
 async fn world(policy: &str, title: &str) -> TestWorld {
     let world = TestWorld::acme().await;
     let simulator = world.simulator().await;

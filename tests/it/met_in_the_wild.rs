@@ -1,4 +1,5 @@
-//! Data as Azure DevOps sends it, through the whole pipeline: every form of `System.AssignedTo`, and the vendor's sample event.
+//! Data as Azure DevOps sends it, through the whole pipeline: every form of `System.AssignedTo`,
+//! and the vendor's sample event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -206,8 +207,9 @@ async fn every_form_of_an_assignee_is_assigned_or_reported_as_unresolved() {
 }
 
 /// The documented sample of `workitem.updated`, shortened
-/// (<https://learn.microsoft.com/azure/devops/service-hooks/events#work-item-updated>): the work item is 0, the number of the
-/// resource is the update's, the assignee is a bare name and there is no base address anywhere.
+/// (<https://learn.microsoft.com/azure/devops/service-hooks/events#work-item-updated>): the work
+/// item is 0, the number of the resource is the update's, the assignee is a bare name and there is
+/// no base address anywhere.
 const SAMPLE: &str = r##"{
   "id": "27646e0e-b520-4d2b-9411-bba7524947cd",
   "eventType": "workitem.updated",

@@ -1,12 +1,13 @@
-//! A stored secret is never sent to a place that it was not given for: a change of a destination's kind, host or channel requires
-//! the secret again.
+//! A stored secret is never sent to a place that it was not given for: a change of a destination's
+//! kind, host or channel requires the secret again.
 
 use dispatch_worker::tracker::{DestinationDocument, TrackerDocument, TrackerFault, import};
 use serde_json::{Value, json};
 
 use crate::support::{Said, TestWorld, acme, unaudited};
 
-/// A kind of channel with settings and a secret, and other settings that change the place, with the expected part of the error.
+/// A kind of channel with settings and a secret, and other settings that change the place, with
+/// the expected part of the error.
 type Kind = (
     &'static str,
     Value,
@@ -65,7 +66,8 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// Returns the changes that change the place of a destination: of its public settings, or of its kind.
+/// Returns the changes that change the place of a destination: of its public settings, or of its
+/// kind.
 fn moves() -> Vec<Move> {
     let mut moves = Vec::new();
     for (kind, config, _, others) in kinds() {

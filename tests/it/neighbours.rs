@@ -1,5 +1,6 @@
-//! One producer of one organization misbehaves in every way at once; the latency of the others' jobs stays the same. Bodies
-//! of 100 MiB are tested in `memory.rs`: they hold up RabbitMQ itself unless it has a limit of its own.
+//! One producer of one organization misbehaves in every way at once; the latency of the others'
+//! jobs stays the same. Bodies of 100 MiB are tested in `memory.rs`: they hold up RabbitMQ itself
+//! unless it has a limit of its own.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,7 +49,8 @@ fn others(document: TrackerDocument) -> TrackerDocument {
     }
 }
 
-/// Publishes the well-behaved producer's jobs at a steady rate. Returns how long each took, in seconds, once all are done.
+/// Publishes the well-behaved producer's jobs at a steady rate. Returns how long each took, in
+/// seconds, once all are done.
 async fn well_behaved(world: &TestWorld, phase: &str) -> Vec<f64> {
     let mut published = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
@@ -108,7 +110,8 @@ fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
         .map(|n| (format!("x-header-{n}"), Value::from("x".repeat(100))))
         .collect();
     vec![
-        // Names of its own: jobs within the quota, then over it; jobs for later; cancels of jobs that never arrive.
+        // Names of its own: jobs within the quota, then over it; jobs for later; cancels of jobs
+        // that never arrive.
         intake(own("open").to_string()),
         with("later", "not_before", acme::later()),
         control(

@@ -1,4 +1,5 @@
-//! A job of a schema that no worker supports yet waits with a sealed payload; a worker that supports the schema runs it.
+//! A job of a schema that no worker supports yet waits with a sealed payload; a worker that
+//! supports the schema runs it.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("check_account", "unreadable_payload"),
 ];
 
-/// Lets a worker accept a message whose source and key are AMQP properties, then changes its row to that of a worker that
-/// does not support schema 1: only the number of the schema differs.
+/// Lets a worker accept a message whose source and key are AMQP properties, then changes its row
+/// to that of a worker that does not support schema 1: only the number of the schema differs.
 async fn left_by_an_older_worker(world: &TestWorld, key: &str, message: &Value) {
     let mut message = message.clone();
     let fields = message.as_object_mut().unwrap();

@@ -93,9 +93,9 @@ async fn a_stamp_of_a_dead_replica_is_taken_back_while_its_lane_s_queue_holds_me
     let world = TestWorld::acme().await;
     let dead = world.worker(&WorkerOptions::default());
     let (stamped, busy) = (later(&world, "stamped").await, later(&world, "busy").await);
-    // The dead worker stamped one row a minute ago and never published the wake-up. The queue is never empty: the other job's
-    // wake-up is the first of many, and that job holds the only permit. A stamp older than ten minutes would be taken back
-    // regardless of its replica.
+    // The dead worker stamped one row a minute ago and never published the wake-up. The queue is
+    // never empty: the other job's wake-up is the first of many, and that job holds the only
+    // permit. A stamp older than ten minutes would be taken back regardless of its replica.
     dead.signal(Signal::STOP);
     let stamps = format!(
         "UPDATE jobs SET due_at = now(), woken_by = (SELECT id FROM replicas),

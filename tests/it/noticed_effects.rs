@@ -1,4 +1,5 @@
-//! The ledger of effects: the claims that may store an intent, the record of earlier calls, the deadline of a call.
+//! The ledger of effects: the claims that may store an intent, the record of earlier calls, the
+//! deadline of a call.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,8 @@ async fn may_call(bench: &Bench, claim: &Claim) -> Effect {
     }
 }
 
-/// Asserts that a change of the job's row after the claim fences the claim's intent: nothing is stored.
+/// Asserts that a change of the job's row after the claim fences the claim's intent: nothing is
+/// stored.
 async fn is_fenced_by(change: &str) {
     let bench = Bench::new().await;
     let claim = bench.in_hand("one").await;
@@ -176,7 +178,8 @@ async fn the_deadline_of_a_call_does_not_move_when_its_intent_takes_long_to_stor
     let asked = Instant::now();
     let effect = may_call(&bench, &claim).await;
     assert!(asked.elapsed() >= slow, "the commit was slow");
-    // Postgres' clock is read first: a delay before the monotonic clock is read can only shorten the time left by the latter.
+    // Postgres' clock is read first: a delay before the monotonic clock is read can only shorten
+    // the time left by the latter.
     let left = bench
         .database
         .one("SELECT extract(epoch FROM deadline_at - clock_timestamp())::float8 FROM effects")

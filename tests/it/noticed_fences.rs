@@ -1,4 +1,5 @@
-//! The fence: a write on behalf of a claim is refused when the job's row shows another epoch or another owner.
+//! The fence: a write on behalf of a claim is refused when the job's row shows another epoch or
+//! another owner.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! State changes of a job that depend on another row: a parent counts its follow-ups, a job waits for a cause.
+//! State changes of a job that depend on another row: a parent counts its follow-ups, a job waits
+//! for a cause.
 
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
         .expect("Postgres answers")
 }
 
-/// Returns a parent's state, its number of open follow-ups, whether it has ended, and its number of success events.
+/// Returns a parent's state, its number of open follow-ups, whether it has ended, and its number
+/// of success events.
 async fn stands(bench: &Bench, parent: JobId) -> Vec<String> {
     let sql = format!(
         "SELECT state, open_children, finished_at IS NOT NULL, (SELECT count(*) FROM announcements a

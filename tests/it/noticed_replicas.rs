@@ -1,4 +1,5 @@
-//! The end of a replica: a crash counts against the jobs that it has in hand, an orderly end does not.
+//! The end of a replica: a crash counts against the jobs that it has in hand, an orderly end does
+//! not.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +35,8 @@ async fn begun(
         .expect("Postgres answers")
 }
 
-/// Waits until another replica frees the only job. Returns its state, its crash count, and whether it has an owner.
+/// Waits until another replica frees the only job. Returns its state, its crash count, and whether
+/// it has an owner.
 async fn freed(bench: &Bench) -> Vec<String> {
     wait_for("the job to be freed", SOON, async || {
         let freed = bench

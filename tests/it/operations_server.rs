@@ -1,4 +1,5 @@
-//! The operations server and its worker: its clients do not disturb the worker, and it answers only to its own host names.
+//! The operations server and its worker: its clients do not disturb the worker, and it answers
+//! only to its own host names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio::net::TcpStream;
 use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme};
 
 const SOON: Duration = Duration::from_secs(30);
-/// The worker's limit of file descriptors: enough for its work, and far fewer than the connections.
+/// The worker's limit of file descriptors: enough for its work, and far fewer than the
+/// connections.
 const DESCRIPTORS: u16 = 160;
 const SILENT: usize = 1000;
 
@@ -51,7 +53,8 @@ async fn a_thousand_silent_connections_to_the_operations_server_do_not_disturb_t
         silent.push(TcpStream::connect(worker.operations()).await.unwrap());
     }
 
-    // A job needs more descriptors than the worker has used so far: for calls to providers and transactions.
+    // A job needs more descriptors than the worker has used so far: for calls to providers and
+    // transactions.
     let event = world.assign(acme::WORK_ITEM, Some(acme::BOB)).await;
     world.publish_job(&acme::job("a", &event)).await;
     world.wait_job_state("a", JobState::Succeeded, SOON).await;

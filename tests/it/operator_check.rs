@@ -38,7 +38,8 @@ async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String
     )
 }
 
-/// Returns the name and detail of the only check that fails. Panics unless the command ends with this exit code.
+/// Returns the name and detail of the only check that fails. Panics unless the command ends with
+/// this exit code.
 async fn only_failure(command: Dispatch, right: i32) -> (String, String) {
     let (code, findings) = checked(command).await;
     assert_eq!(code, Some(right), "{findings:?}");

@@ -445,7 +445,8 @@ async fn publish_clicked(world: &TestWorld, batch: &str) -> Vec<String> {
     keys
 }
 
-/// Returns the tables that contain any value sealed with a key, whether the program knows the column or not.
+/// Returns the tables that contain any value sealed with a key, whether the program knows the
+/// column or not.
 async fn tables_with(world: &TestWorld, key: &str) -> Vec<String> {
     let mut found = Vec::new();
     for table in world

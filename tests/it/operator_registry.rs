@@ -1,4 +1,5 @@
-//! Commands that register, test, enable and disable accounts and destinations and rotate their secrets.
+//! Commands that register, test, enable and disable accounts and destinations and rotate their
+//! secrets.
 
 use std::time::Duration;
 

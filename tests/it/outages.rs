@@ -1,4 +1,5 @@
-//! Postgres and RabbitMQ killed under load, and RabbitMQ under an alarm, on servers of each test's own.
+//! Postgres and RabbitMQ killed under load, and RabbitMQ under an alarm, on servers of each test's
+//! own.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use dispatch_worker::job::JobState;
 
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, gate, intake, queues, wait_for};
 
-/// A killed server needs some seconds to start; the worker's own part of the delay is at most 10 s.
+/// A killed server needs some seconds to start; the worker's own part of the delay is at most 10
+/// s.
 const AFTER_AN_OUTAGE: Duration = Duration::from_secs(60);
 const JOBS: usize = 30;
 
@@ -54,9 +56,10 @@ async fn survives(crash: Command, start: Command) {
     Checks::default().hold(&world).await;
 }
 
-/// Waits until RabbitMQ has written the names of its quorum queues to disk. It does so some seconds after a queue is declared;
-/// a queue whose name it does not know after a crash comes back empty and never gets a leader.
-/// Source: rabbitmq-server issue 15725; `ra_directory`, which inserts into `names.dets` without a sync.
+/// Waits until RabbitMQ has written the names of its quorum queues to disk. It does so some
+/// seconds after a queue is declared; a queue whose name it does not know after a crash comes back
+/// empty and never gets a leader. Source: rabbitmq-server issue 15725; `ra_directory`, which
+/// inserts into `names.dets` without a sync.
 async fn knows_its_queues(world: &TestWorld) {
     let folder = world
         .servers_folder()

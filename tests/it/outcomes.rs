@@ -363,7 +363,8 @@ async fn publish(world: &TestWorld, key: &str) {
     world.publish_job(&message).await;
 }
 
-/// Asserts that the job is accepted and waits and that both are announced, the latter with a routing key for its reason.
+/// Asserts that the job is accepted and waits and that both are announced, the latter with a
+/// routing key for its reason.
 async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, reason: &str) {
     assert_eq!(listener.next("watch").await.1["event"], "job.accepted");
     let (_, heard) = listener.next("watch").await;

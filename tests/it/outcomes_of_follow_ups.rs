@@ -1,4 +1,5 @@
-//! A parked follow-up is announced as an event of its parent, once each time it is parked, for any cause.
+//! A parked follow-up is announced as an event of its parent, once each time it is parked, for any
+//! cause.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ async fn job(world: &TestWorld, key: &str, to: Option<&str>, notify: &[&str]) ->
     job
 }
 
-/// Like [`job`], with an interaction that has expired: the follow-up that answers it is parked by its own commit.
+/// Like [`job`], with an interaction that has expired: the follow-up that answers it is parked by
+/// its own commit.
 async fn too_late(world: &TestWorld, key: &str) -> Value {
     let mut over = State::new().click(APPLICATION, TOKEN, None);
     over.discord.clicks.get_mut(TOKEN).unwrap().ended = true;

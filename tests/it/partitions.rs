@@ -1,5 +1,5 @@
-//! The monthly partitions of the jobs' history are made ahead, filled from the default partitions and dropped as a whole, and
-//! no other statement waits for that.
+//! The monthly partitions of the jobs' history are made ahead, filled from the default partitions
+//! and dropped as a whole, and no other statement waits for that.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 
 use crate::support::{TestDatabase, wait_for};
 
-/// Returns the months at these distances from the current one, in the form in which names of partitions end.
+/// Returns the months at these distances from the current one, in the form in which names of
+/// partitions end.
 async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -> Vec<String> {
     let mut names = Vec::new();
     for month in ahead {

@@ -1,6 +1,6 @@
-//! The example producers of `docs/producers.md` have valid messages and code that parses, and they work as documented. Their
-//! libraries are installed next to them. An example is skipped, with a message, only if its interpreter or the installer of its
-//! library is missing.
+//! The example producers of `docs/producers.md` have valid messages and code that parses, and they
+//! work as documented. Their libraries are installed next to them. An example is skipped, with a
+//! message, only if its interpreter or the installer of its library is missing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,12 +33,14 @@ struct Language {
     file: &'static str,
     fence: &'static str,
     interpreter: &'static str,
-    /// Arguments with which the interpreter parses a file without running it; the file's name follows.
+    /// Arguments with which the interpreter parses a file without running it; the file's name
+    /// follows.
     check: &'static [&'static str],
     /// The dedupe key of the example's job.
     key: &'static str,
     library: &'static str,
-    /// Arguments with which the interpreter checks that the library is found; run in the example's folder.
+    /// Arguments with which the interpreter checks that the library is found; run in the example's
+    /// folder.
     finds: &'static [&'static str],
     /// A command that checks whether libraries can be installed.
     installer: &'static [&'static str],
@@ -104,8 +106,8 @@ impl Language {
             .unwrap_or_else(|error| panic!("{}: {name}: {error}", self.file))
     }
 
-    /// Writes the example into its folder. Returns the folder and the interpreter's command, or `None`, with a message, if
-    /// there is no interpreter.
+    /// Writes the example into its folder. Returns the folder and the interpreter's command, or
+    /// `None`, with a message, if there is no interpreter.
     async fn command(&self) -> Option<(PathBuf, Command)> {
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("producer-{}", self.fence));
@@ -128,7 +130,8 @@ impl Language {
         Some((folder, command))
     }
 
-    /// Returns the command that runs the example, after installing its library next to it if it is not found.
+    /// Returns the command that runs the example, after installing its library next to it if it is
+    /// not found.
     async fn with_library(&self) -> Option<Command> {
         let (folder, mut command) = self.command().await?;
         let guard = INSTALL.lock().await;
@@ -223,8 +226,8 @@ async fn the_node_example_works_as_documented() {
     does_what_it_says(&NODE).await;
 }
 
-/// Asserts that the example's job is accepted, waits for an account, gets one and succeeds, and that the example cancels a job
-/// that no worker takes in time.
+/// Asserts that the example's job is accepted, waits for an account, gets one and succeeds, and
+/// that the example cancels a job that no worker takes in time.
 async fn does_what_it_says(language: &Language) {
     let Some(mut command) = language.with_library().await else {
         return;

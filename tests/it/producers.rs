@@ -1,4 +1,5 @@
-//! Producers: RabbitMQ identifies the producer of a message, and a message may name only what its producer may use.
+//! Producers: RabbitMQ identifies the producer of a message, and a message may name only what its
+//! producer may use.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// The source of the producer `mallory`, which belongs to another tenant.
 const OTHERS: &str = "mallory-hooks";
 
-/// Returns a world with a second organization, and the publisher and URL of a producer that is registered for it.
+/// Returns a world with a second organization, and the publisher and URL of a producer that is
+/// registered for it.
 async fn with_mallory() -> (TestWorld, Publisher, SecretString) {
     let world = TestWorld::acme().await;
     world

@@ -137,7 +137,8 @@ async fn a_message_published_twice_is_one_job_and_has_two_outcomes() {
         "1"
     );
 
-    // Another message with the same key does not refer to that job: it is refused, and the others are not.
+    // Another message with the same key does not refer to that job: it is refused, and the others
+    // are not.
     let mut other = document.clone();
     other["account"] = json!("another");
     let (output, text) =

@@ -1,4 +1,5 @@
-//! Messages of a producer over its quota are refused, nothing is stored beyond the quota, and others are not affected.
+//! Messages of a producer over its quota are refused, nothing is stored beyond the quota, and
+//! others are not affected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +16,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// The source of the producer that sends too much, to an organization of its own.
 const GREEDY: &str = "greedy";
 
-/// A world with the organization `globex` and its producer, whose name is that of the world's database.
+/// A world with the organization `globex` and its producer, whose name is that of the world's
+/// database.
 struct Greedy {
     world: TestWorld,
     publisher: Publisher,
@@ -187,7 +189,8 @@ async fn jobs_for_later_over_the_quota_are_refused_and_others_run() {
     greedy.others_run("behind it").await;
     greedy.come_to(5, 7).await;
 
-    // When some jobs have ended, the quota has room again; a worker may still refuse for two seconds, so messages are replayed.
+    // When some jobs have ended, the quota has room again; a worker may still refuse for two
+    // seconds, so messages are replayed.
     greedy
         .world
         .database

@@ -1,4 +1,5 @@
-//! When a cause is gone, all jobs that waited for it continue, even if the process that removed it or that releases them dies.
+//! When a cause is gone, all jobs that waited for it continue, even if the process that removed it
+//! or that releases them dies.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Resume: the real worker is aborted at every crash point of every stage of all three pipelines. Another worker continues
-//! where it stopped, and every guarantee is checked exactly.
+//! Resume: the real worker is aborted at every crash point of every stage of all three pipelines.
+//! Another worker continues where it stopped, and every guarantee is checked exactly.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -26,8 +26,9 @@ const POINTS: [&str; 5] = [
 const AT_A_TIME: usize = 3;
 /// The limit for each wait of a case; the machine may be busy with the other cases.
 const STEP: Duration = Duration::from_secs(60);
-/// The timeout of a call. An at-least-once call in flight is not repeated before its deadline has passed: a short timeout keeps
-/// a case short, but a machine that is busy with other cases needs some seconds.
+/// The timeout of a call. An at-least-once call in flight is not repeated before its deadline has
+/// passed: a short timeout keeps a case short, but a machine that is busy with other cases needs
+/// some seconds.
 const CALL_SECONDS: u64 = 5;
 const KEY: &str = "resume";
 const SIGABRT: i32 = 6;
@@ -71,7 +72,8 @@ async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_the_class_o
     all_resume(cases("messaging")).await;
 }
 
-/// Returns a case for every stage of a pipeline and every point; for a stage that sends messages, one for each destination.
+/// Returns a case for every stage of a pipeline and every point; for a stage that sends messages,
+/// one for each destination.
 fn cases(pipeline: &str) -> Vec<Case> {
     const EACH: [&[&str]; 3] = [&[acme::DISCORD], &[acme::KEYED], &[acme::BLIND]];
     let registry = registry();
@@ -213,7 +215,8 @@ async fn took_over(world: &TestWorld, left: &[Owned]) {
     }
 }
 
-/// Asserts that every stage of every job has one checkpoint and that the simulator saw the expected effects.
+/// Asserts that every stage of every job has one checkpoint and that the simulator saw the
+/// expected effects.
 async fn finished(world: &TestWorld, case: Case) {
     let children = 1 + case.notify.len();
     let asked = if case.has_account { 0 } else { 2 };

@@ -1,4 +1,5 @@
-//! Finished data are kept as long as the settings say and then deleted, accurate to the hour and however much there is.
+//! Finished data are kept as long as the settings say and then deleted, accurate to the hour and
+//! however much there is.
 
 use std::time::Duration;
 
@@ -91,7 +92,8 @@ async fn on_both_sides(database: &TestDatabase) {
     }
 }
 
-/// Queries, and their expected results after the retention has run on the rows of [`on_both_sides`].
+/// Queries, and their expected results after the retention has run on the rows of
+/// [`on_both_sides`].
 const LEFT: &[(&str, &[&str])] = &[
     (
         "SELECT dedupe_key, state FROM jobs ORDER BY 1",
@@ -150,7 +152,8 @@ const LEFT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Compares the rows that are left with [`LEFT`]. The error contains the first query that differs, and its result.
+/// Compares the rows that are left with [`LEFT`]. The error contains the first query that differs,
+/// and its result.
 async fn left(database: &TestDatabase) -> Result<(), String> {
     for (sql, right) in LEFT {
         let found: Vec<String> = database

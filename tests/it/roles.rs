@@ -1,5 +1,6 @@
-//! Roles in Postgres: a worker's login owns nothing, creates and drops only partitions that are due, and cannot change the audit
-//! log; a reader sees no secret; an administrator of Postgres creates the owner, which may be any role.
+//! Roles in Postgres: a worker's login owns nothing, creates and drops only partitions that are
+//! due, and cannot change the audit log; a reader sees no secret; an administrator of Postgres
+//! creates the owner, which may be any role.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

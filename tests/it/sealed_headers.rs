@@ -1,4 +1,5 @@
-//! Headers of dead letters may contain secrets of producers: they are sealed at rest, and a replay restores them.
+//! Headers of dead letters may contain secrets of producers: they are sealed at rest, and a replay
+//! restores them.
 
 use std::time::Duration;
 

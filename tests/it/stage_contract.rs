@@ -1,4 +1,5 @@
-//! The contract of every stage of the registry: contract lines in its doc, a unique name, and an effect class in its doc.
+//! The contract of every stage of the registry: contract lines in its doc, a unique name, and an
+//! effect class in its doc.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +8,8 @@ use std::path::Path;
 use dispatch_worker::engine::StageInfo;
 use dispatch_worker::pipelines::registry;
 
-/// Returns every stage of every pipeline, with its file's path and text. A stage's file is named after the stage and is in its
-/// pipeline's folder.
+/// Returns every stage of every pipeline, with its file's path and text. A stage's file is named
+/// after the stage and is in its pipeline's folder.
 fn stages() -> Vec<(String, StageInfo, String)> {
     let mut all = Vec::new();
     for pipeline in registry().iter() {

@@ -24,7 +24,8 @@ const JOBS: usize = 20;
 /// Sends the standby a signal when the test's thread ends.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// A streaming replica of a world's Postgres. It is killed when dropped; its data are deleted with those of the servers.
+/// A streaming replica of a world's Postgres. It is killed when dropped; its data are deleted with
+/// those of the servers.
 struct Standby {
     port: Port,
     _process: Child,

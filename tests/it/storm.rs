@@ -1,5 +1,5 @@
-//! Replicas are killed under load, one after the other, and replaced: no job is lost, no effect happens twice, and another
-//! replica soon takes over the jobs of a dead one.
+//! Replicas are killed under load, one after the other, and replaced: no job is lost, no effect
+//! happens twice, and another replica soon takes over the jobs of a dead one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -45,13 +45,15 @@ impl Takeovers {
             "SELECT j.id, j.epoch FROM jobs j JOIN replicas r ON r.id = j.owner WHERE r.pid = {pid} AND j.state = 'running'"
         );
         for Left { id, epoch } in world.database.records(&sql).await {
-            // A job whose next owner is killed before the takeover is seen counts from the first kill.
+            // A job whose next owner is killed before the takeover is seen counts from the first
+            // kill.
             self.open.entry(id).or_insert((at, epoch));
         }
     }
 
-    /// Records the jobs that have been taken over. Freeing a job increments its epoch, and claiming it increments it again. A job
-    /// that needs no takeover is dropped: Postgres committed after the kill what its owner had sent before.
+    /// Records the jobs that have been taken over. Freeing a job increments its epoch, and
+    /// claiming it increments it again. A job that needs no takeover is dropped: Postgres
+    /// committed after the kill what its owner had sent before.
     async fn look(&mut self, world: &TestWorld) {
         if self.open.is_empty() {
             return;
@@ -158,7 +160,8 @@ fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocum
     document
 }
 
-/// Publishes jobs, each about the next work item, whose assignee alternates; every tenth notifies channels that dedupe.
+/// Publishes jobs, each about the next work item, whose assignee alternates; every tenth notifies
+/// channels that dedupe.
 async fn publish(world: &TestWorld) {
     for number in 0..JOBS {
         let item = FIRST_ITEM + i64::try_from(number).expect("it is small") % (2 * GROUPS);
@@ -187,8 +190,8 @@ async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [Work
     }
 }
 
-/// Kills one of two replicas every two seconds and starts another, until every job has succeeded. Returns the number of kills and
-/// the replicas that still run.
+/// Kills one of two replicas every two seconds and starts another, until every job has succeeded.
+/// Returns the number of kills and the replicas that still run.
 async fn kill_in_turn(
     world: &TestWorld,
     takeovers: &Mutex<Takeovers>,

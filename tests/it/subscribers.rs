@@ -1,5 +1,5 @@
-//! Queues of subscribers and producers that refuse or never confirm messages: they delay no one else, and their messages are
-//! dropped after a while.
+//! Queues of subscribers and producers that refuse or never confirm messages: they delay no one
+//! else, and their messages are dropped after a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -49,7 +49,8 @@ impl Received {
         }
     }
 
-    /// Asserts that the acceptance and the success of each job arrived at least once and at most three times.
+    /// Asserts that the acceptance and the success of each job arrived at least once and at most
+    /// three times.
     fn is_each_at_most_three_times(&self, jobs: usize) {
         assert_eq!(self.0.len(), 2 * jobs, "{:?}", self.0);
         assert!(
@@ -120,8 +121,8 @@ async fn a_full_subscriber_queue_causes_at_most_three_copies_elsewhere_and_its_e
     Checks::default().hold(&world).await;
 }
 
-/// A worker and a queue that confirms nothing, [`SUSPENDED`], which is bound to all events if `events` is set. Jobs reply to it
-/// or to `answers`; `watch` receives all events of jobs.
+/// A worker and a queue that confirms nothing, [`SUSPENDED`], which is bound to all events if
+/// `events` is set. Jobs reply to it or to `answers`; `watch` receives all events of jobs.
 pub(crate) struct Scene {
     pub(crate) world: TestWorld,
     pub(crate) worker: WorkerProcess,
@@ -165,7 +166,8 @@ impl Scene {
         .await;
     }
 
-    /// Makes every announcement so old that it is dropped, waits until none is left, and resumes the queues.
+    /// Makes every announcement so old that it is dropped, waits until none is left, and resumes
+    /// the queues.
     pub(crate) async fn end(&self) {
         self.world
             .database
@@ -216,7 +218,8 @@ impl Scene {
         assert!(took < PROMPTLY, "{key} took {took:?}");
     }
 
-    /// Publishes [`JOBS`] jobs and asserts that their events arrive promptly once they have succeeded.
+    /// Publishes [`JOBS`] jobs and asserts that their events arrive promptly once they have
+    /// succeeded.
     async fn publish_and_receive(&self, when: &str, received: &mut Received) {
         let (keys, before) = (
             (0..JOBS).map(|number| format!("{number} {when}")),

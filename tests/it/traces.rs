@@ -1,4 +1,5 @@
-//! A producer's trace continues in the calls, follow-ups, retries, events and log lines of its job.
+//! A producer's trace continues in the calls, follow-ups, retries, events and log lines of its
+//! job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -132,7 +132,8 @@ async fn our_own_write_is_recognised_before_its_commit() {
     let group_id = world.group("WEB-1").await;
     let detail = json!({"group_id": group_id, "rev_before": 7, "value": "ann@example.com"});
     world.intend(18, "in_flight", &detail).await;
-    // The group is no longer assigned to Ann, whom we wrote; the event of our write must not assign her again.
+    // The group is no longer assigned to Ann, whom we wrote; the event of our write must not
+    // assign her again.
     let mut ours = world.assign("WEB-1", 18, 8, "Ann").await;
     ours.changed_date = NOON + HOUR;
     ours.tracker_assignee = Some("Ann@example.com".to_owned());
@@ -305,7 +306,8 @@ async fn an_assignee_without_a_matching_user_is_recorded_and_changes_nothing() {
         ["assignee_unresolved|-|nobody has x@example.com\u{fffd}|6"]
     );
     assert_eq!(world.link("WEB-1", 17).await, "6|6|InProgress");
-    // It decides nothing: an earlier change of another work item that can be resolved still counts.
+    // It decides nothing: an earlier change of another work item that can be resolved still
+    // counts.
     let other = PlannedLink {
         changed_date: NOON + HOUR,
         ..world.assign("WEB-1", 18, 1, "Bob").await
@@ -386,7 +388,8 @@ async fn a_status_follows_the_state_category() {
         ["resolved|-|-|2", "unresolved|-|-|4", "resolved|-|-|6"]
     );
     assert_eq!(world.link("WEB-1", 17).await, "0|6|Completed");
-    // The first state of another link counts only if it is completed, and the group is resolved already.
+    // The first state of another link counts only if it is completed, and the group is resolved
+    // already.
     let open = world.link_plan("WEB-1", 18, 1).await;
     assert!(world.apply(vec![open]).await.statuses.is_empty());
 }

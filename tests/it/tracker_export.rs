@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::support::TestWorld;
 use crate::tracker_fixture::{World, document};
 
-/// Each case creates databases, so a run has a few cases by default; `config::test_cases` may set more.
+/// Each case creates databases, so a run has a few cases by default; `config::test_cases` may set
+/// more.
 const CASES: u32 = 6;
 
 async fn exported(world: &World, with_secrets: bool) -> Value {

@@ -1,4 +1,5 @@
-//! A sample organization for tests of the tracker: two linked accounts, four people, one team, three groups.
+//! A sample organization for tests of the tracker: two linked accounts, four people, one team,
+//! three groups.
 
 use std::sync::Arc;
 
@@ -108,7 +109,8 @@ impl World {
         ))
     }
 
-    /// Runs statements. Returns a line for each row, with its columns joined by `|` and null as `-`.
+    /// Runs statements. Returns a line for each row, with its columns joined by `|` and null as
+    /// `-`.
     pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
         let client = self.database.pool.get().await.expect("a connection");
         let messages = client.simple_query(sql).await.expect(sql);

@@ -257,7 +257,8 @@ async fn an_address_belongs_to_one_person() {
         error.contains("user B: the first e-mail belongs to an earlier user of the document"),
         "{error}"
     );
-    // Any verified address identifies a user, and an import verifies an address that was only claimed.
+    // Any verified address identifies a user, and an import verifies an address that was only
+    // claimed.
     let bob = world.user("Bob").await;
     world
         .sql(&format!(

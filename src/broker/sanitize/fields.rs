@@ -1,6 +1,7 @@
-//! Reads and repairs the payload of a frame: texts that are not UTF-8 are blanked, tables nested too deeply become
-//! bytes, and the size of the header table is measured. Formats: AMQP 0-9-1, 4.2.3 and 4.2.5, with RabbitMQ's field
-//! types (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
+//! Reads and repairs the payload of a frame: texts that are not UTF-8 are blanked, tables nested
+//! too deeply become bytes, and the size of the header table is measured. Formats: AMQP 0-9-1,
+//! 4.2.3 and 4.2.5, with RabbitMQ's field types
+//! (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
 
 use crate::message::{DELIVERY_COUNTS, DEPTH_LIMIT, HEADERS_LIMIT};
 
@@ -11,8 +12,8 @@ const PROPERTIES: usize = 12;
 /// Size of a table's length field, in bytes.
 const LENGTH: usize = 4;
 
-/// A frame's payload, read and repaired from its beginning to its end. If something cannot be parsed, the rest stays as
-/// it is, and the driver's parser decides.
+/// A frame's payload, read and repaired from its beginning to its end. If something cannot be
+/// parsed, the rest stays as it is, and the driver's parser decides.
 pub(super) struct Fields<'f> {
     bytes: &'f mut [u8],
     at: usize,
@@ -51,8 +52,9 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Reads a `basic.deliver`: consumer tag, delivery tag, redelivered flag, exchange, routing key. Returns the
-    /// delivery tag, or `None` if the payload cannot be parsed or is another method.
+    /// Reads a `basic.deliver`: consumer tag, delivery tag, redelivered flag, exchange, routing
+    /// key. Returns the delivery tag, or `None` if the payload cannot be parsed or is another
+    /// method.
     pub(super) fn deliver(&mut self) -> Option<u64> {
         if !self.bytes.starts_with(&DELIVER) {
             return None;
@@ -66,8 +68,8 @@ impl<'f> Fields<'f> {
         Some(tag)
     }
 
-    /// Reads a content header: class, weight, the body's size, one flag per property from the highest bit on, and the
-    /// properties. Returns the measurements of the header table.
+    /// Reads a content header: class, weight, the body's size, one flag per property from the
+    /// highest bit on, and the properties. Returns the measurements of the header table.
     pub(super) fn properties(&mut self) -> Option<Headers> {
         self.skip(PROPERTIES)?;
         let present = self.number(2)?;

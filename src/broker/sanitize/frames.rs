@@ -1,5 +1,6 @@
-//! Splits a stream of bytes into frames, repairs frames where needed, discards bodies that are too large, and stops
-//! before a delivery for which there is no memory. Frames: AMQP 0-9-1, 2.3.5 and 4.2.3; contents: 4.2.6.
+//! Splits a stream of bytes into frames, repairs frames where needed, discards bodies that are too
+//! large, and stops before a delivery for which there is no memory. Frames: AMQP 0-9-1, 2.3.5 and
+//! 4.2.3; contents: 4.2.6.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,8 +24,8 @@ const HEARTBEAT: u8 = 8;
 pub(super) const HEARTBEAT_FRAME: [u8; 8] = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
 /// Position of the body's size in a content header's payload.
 const BODY_SIZE: std::ops::Range<usize> = 4..12;
-/// The largest frame that is buffered for repair. RabbitMQ's frames have at most 128 KiB, but a header table grows by
-/// what RabbitMQ adds.
+/// The largest frame that is buffered for repair. RabbitMQ's frames have at most 128 KiB, but a
+/// header table grows by what RabbitMQ adds.
 const LARGEST: usize = 1 << 20;
 /// The number of bytes kept of a discarded body, to identify its message.
 pub(super) const BEGINNING: usize = 4 << 10;
@@ -81,7 +82,8 @@ enum Content {
     Discarded(u64, Box<Discarding>),
 }
 
-/// A body that is being discarded. Its header is held back, because with it the driver has the whole message.
+/// A body that is being discarded. Its header is held back, because with it the driver has the
+/// whole message.
 struct Discarding {
     delivery: Announced,
     charge: Option<Charge>,
@@ -99,8 +101,8 @@ impl Frames {
         }
     }
 
-    /// Processes `input` and appends to `out` what can be passed on. Returns the number of bytes processed, which is
-    /// less than all of them if a delivery is [held](Self::held).
+    /// Processes `input` and appends to `out` what can be passed on. Returns the number of bytes
+    /// processed, which is less than all of them if a delivery is [held](Self::held).
     ///
     /// # Errors
     /// The peer breaks the order of contents; `out` has everything before that.

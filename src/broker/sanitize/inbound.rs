@@ -1,12 +1,12 @@
-//! Accounting of a connection's deliveries that the driver does not do: the memory charged for each, and the bodies
-//! discarded.
+//! Accounting of a connection's deliveries that the driver does not do: the memory charged for
+//! each, and the bodies discarded.
 //!
-//! A process has one [`ByteBudget`]. When it is used up, a connection stops reading before its next large delivery
-//! until other messages are stored as rows or dropped. Small messages are not counted: the prefetch limits them, so
-//! wake-ups and control messages never wait for memory.
+//! A process has one [`ByteBudget`]. When it is used up, a connection stops reading before its
+//! next large delivery until other messages are stored as rows or dropped. Small messages are not
+//! counted: the prefetch limits them, so wake-ups and control messages never wait for memory.
 //!
-//! **Invariant:** nothing that returns memory to the intake budget waits for memory of the budget, or for a connection
-//! that does.
+//! **Invariant:** nothing that returns memory to the intake budget waits for memory of the budget,
+//! or for a connection that does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ use tokio_util::sync::PollSemaphore;
 use crate::message::Discarded;
 use crate::telemetry::names;
 
-/// The maximum number of copies of a body in memory until it is a row: as received, decoded, to be stored, and in the
-/// statement.
+/// The maximum number of copies of a body in memory until it is a row: as received, decoded, to be
+/// stored, and in the statement.
 const COPIES: u64 = 4;
 /// The memory that a header value of one byte takes as JSON.
 const VALUE: u64 = 128;
@@ -27,7 +27,8 @@ const VALUE: u64 = 128;
 const HEADER_COPIES: u64 = 3;
 /// Deliveries that take no more bytes than this are not counted.
 const UNCOUNTED: u32 = 4 << 10;
-/// A connection that was lost while its messages waited reconnects when this part of the budget (1/4) is free.
+/// A connection that was lost while its messages waited reconnects when this part of the budget
+/// (1/4) is free.
 const COME_BACK: u32 = 4;
 
 /// The memory that messages of one process may take until they are rows, in bytes.
@@ -115,8 +116,8 @@ struct State {
     is_over: bool,
 }
 
-/// The consumer's end. Once it is dropped, deliveries have no consumer: until the connection ends, they are read
-/// without their bodies and charged nothing.
+/// The consumer's end. Once it is dropped, deliveries have no consumer: until the connection ends,
+/// they are read without their bodies and charged nothing.
 #[derive(Debug)]
 pub(in crate::broker) struct Taker(Arc<Inbound>);
 
@@ -130,7 +131,8 @@ impl Inbound {
         (Arc::clone(&inbound), Taker(inbound))
     }
 
-    /// Limits a weight to the whole budget: a delivery that takes more waits until nothing else is counted.
+    /// Limits a weight to the whole budget: a delivery that takes more waits until nothing else is
+    /// counted.
     pub(super) fn within_budget(&self, weight: u64) -> u32 {
         u32::try_from(weight)
             .unwrap_or(u32::MAX)
@@ -160,7 +162,8 @@ impl Inbound {
         }
     }
 
-    /// Registers that the stream waits for memory. Returns `false` if it need not, because the consumer is gone.
+    /// Registers that the stream waits for memory. Returns `false` if it need not, because the
+    /// consumer is gone.
     pub(super) fn waits(&self, waker: &Waker) -> bool {
         let mut state = self.state();
         if !state.is_over {

@@ -105,7 +105,8 @@ fn consuming(budget: u32) -> (Frames, Arc<Inbound>, Taker, ByteBudget) {
     )
 }
 
-/// Feeds all of the input and admits each delivery at once. Returns `None` if the peer breaks the order of frames.
+/// Feeds all of the input and admits each delivery at once. Returns `None` if the peer breaks the
+/// order of frames.
 fn let_in(
     frames: &mut Frames,
     budget: &ByteBudget,

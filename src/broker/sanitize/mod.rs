@@ -1,13 +1,15 @@
-//! Sanitizes the bytes of a connection before the driver reads them. It repairs the text of producers: the driver's
-//! parser closes the whole connection on text that is not UTF-8, which AMQP allows, and recurses into nested tables
-//! without a limit, which can overflow its stack. One such message, delivered again and again, would stop its lane. It
-//! also limits the memory of deliveries: the driver buffers whatever is announced, as much as the prefetch allows.
+//! Sanitizes the bytes of a connection before the driver reads them. It repairs the text of
+//! producers: the driver's parser closes the whole connection on text that is not UTF-8, which
+//! AMQP allows, and recurses into nested tables without a limit, which can overflow its stack. One
+//! such message, delivered again and again, would stop its lane. It also limits the memory of
+//! deliveries: the driver buffers whatever is announced, as much as the prefetch allows.
 //!
-//! In texts, bytes that are not UTF-8 become NUL, which intake refuses wherever the text matters. A table or list
-//! nested deeper than JSON may be becomes plain bytes ([`fields`]). A body over the limit is counted and discarded
-//! while it arrives, and a header table over its limit is truncated; both are recorded under the delivery's tag
-//! ([`frames`]). A delivery for which there is no memory waits in the socket ([`inbound`]), and everything behind it on
-//! this connection waits too; the driver gets heartbeats meanwhile.
+//! In texts, bytes that are not UTF-8 become NUL, which intake refuses wherever the text matters.
+//! A table or list nested deeper than JSON may be becomes plain bytes ([`fields`]). A body over
+//! the limit is counted and discarded while it arrives, and a header table over its limit is
+//! truncated; both are recorded under the delivery's tag ([`frames`]). A delivery for which there
+//! is no memory waits in the socket ([`inbound`]), and everything behind it on this connection
+//! waits too; the driver gets heartbeats meanwhile.
 
 mod fields;
 mod frames;
@@ -79,7 +81,8 @@ impl<S> Legible<S> {
         }
     }
 
-    /// Is ready when there is no held delivery, when it is admitted, or when there is something to pass on meanwhile.
+    /// Is ready when there is no held delivery, when it is admitted, or when there is something to
+    /// pass on meanwhile.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(weight), Some(memory)) = (self.frames.held(), &mut self.memory) else {
             return Poll::Ready(());

@@ -13,7 +13,8 @@ const CONTENT_HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// Feeds `input` in parts whose lengths cycle through `cuts`. Returns the output and the error that ended it.
+/// Feeds `input` in parts whose lengths cycle through `cuts`. Returns the output and the error
+/// that ended it.
 pub(super) fn fed(frames: &mut Frames, input: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<String>) {
     let (mut out, mut rest, mut cuts) = (Vec::new(), input, cuts.iter().cycle());
     while !rest.is_empty() {
@@ -125,7 +126,8 @@ fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
         let input = header(1 << 13, &long(&nested(depth)));
         let output = repaired(&input);
         assert_eq!(output.len(), input.len());
-        // Count the repaired text together with the table's kind, because a length may contain that byte, too.
+        // Count the repaired text together with the table's kind, because a length may contain
+        // that byte, too.
         let kept = output
             .windows(3)
             .filter(|window| *window == b"a\0F")

@@ -11,7 +11,8 @@ use crate::pipelines;
 use crate::secrets::Keyring;
 use crate::store::{self, Session, Store, StoreError};
 
-/// With a larger difference from the database's clock, times in logs and expiry times of tokens mislead.
+/// With a larger difference from the database's clock, times in logs and expiry times of tokens
+/// mislead.
 const CLOCK_TOLERANCE: Duration = Duration::SECOND;
 /// Number of the newest rows that are searched for a sealed value.
 const LOOKED_THROUGH: i64 = 1000;
@@ -137,7 +138,8 @@ async fn clock(store: &Store) -> Finding {
     compare(before, there, OffsetDateTime::now_utc())
 }
 
-/// Compares the database's clock with this machine's. The database answered between `before` and `after`.
+/// Compares the database's clock with this machine's. The database answered between `before` and
+/// `after`.
 fn compare(before: OffsetDateTime, there: OffsetDateTime, after: OffsetDateTime) -> Finding {
     let took = after - before;
     let middle: OffsetDateTime = before + took / 2;

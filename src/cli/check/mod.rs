@@ -1,5 +1,5 @@
-//! `dispatch check`: checks everything that a worker needs, and prints one line for each check: its state and, on failure, what
-//! to use instead.
+//! `dispatch check`: checks everything that a worker needs, and prints one line for each check:
+//! its state and, on failure, what to use instead.
 
 mod live;
 mod offline;
@@ -15,7 +15,8 @@ use super::failure::USAGE;
 use super::output::{Output, plain, rendered};
 use crate::config::{Links, WorkerSettings};
 
-/// Check settings, keyring and URLs; with --live also servers, schema, role, rights, topology, keys and clock
+/// Check settings, keyring and URLs; with --live also servers, schema, role, rights, topology,
+/// keys and clock
 ///
 /// Exit code 2 if a setting is invalid, 1 if only a check of --live fails.
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
-//! `dispatch dead-letters discard`: discards dead letters by number, or all open ones that match a filter. It previews the
-//! matches and asks for confirmation. Dead letters that are added later are not included.
+//! `dispatch dead-letters discard`: discards dead letters by number, or all open ones that match a
+//! filter. It previews the matches and asks for confirmation. Dead letters that are added later
+//! are not included.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -134,8 +135,8 @@ impl Discard {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Discards page by page until no match is left or the limit is reached. The audit log gets one row for each dead letter, and
-    /// one row before and one after them for the action.
+    /// Discards page by page until no match is left or the limit is reached. The audit log gets
+    /// one row for each dead letter, and one row before and one after them for the action.
     async fn discard(&self, store: &Store, chosen: &ChosenLetters) -> anyhow::Result<u64> {
         let (mut after, mut letters, mut pages) = (0, 0, 0_u64);
         loop {

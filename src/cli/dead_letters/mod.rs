@@ -1,4 +1,5 @@
-//! `dispatch dead-letters`: lists, shows, replays and discards messages that could not become a job.
+//! `dispatch dead-letters`: lists, shows, replays and discards messages that could not become a
+//! job.
 
 mod discard;
 mod resolve;
@@ -51,7 +52,8 @@ pub(super) struct Show {
     /// Number of the dead letter
     #[arg(value_name = "NUMBER")]
     id: i64,
-    /// Print the body, and on stderr all headers; they may contain secrets, so the audit log records it
+    /// Print the body, and on stderr all headers; they may contain secrets, so the audit log
+    /// records it
     #[arg(long)]
     raw: bool,
     /// Reason for the audit log

@@ -1,5 +1,6 @@
-//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the confirm, then marks the dead
-//! letter. A crash in between leaves it open, and a second replay is harmless: (source, dedupe key) identifies the same job.
+//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the
+//! confirm, then marks the dead letter. A crash in between leaves it open, and a second replay is
+//! harmless: (source, dedupe key) identifies the same job.
 
 use std::process::ExitCode;
 
@@ -18,7 +19,8 @@ use crate::message::{REPLAY, proof_of_replay};
 use crate::secrets::Keyring;
 use crate::store::{CappedCount, Replay as Letter, Resolution, Store};
 
-/// Publish dead letters again as they were received; one that is refused again becomes a new dead letter
+/// Publish dead letters again as they were received; one that is refused again becomes a new dead
+/// letter
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Replay {
     #[command(flatten)]
@@ -73,7 +75,8 @@ impl Replay {
             for id in ids {
                 match publish(&store, &publisher, &keyring, id).await? {
                     Ok(()) => {
-                        // Another operator may have marked it meanwhile. Then it was published twice, which makes one job.
+                        // Another operator may have marked it meanwhile. Then it was published
+                        // twice, which makes one job.
                         store
                             .resolve(id, Resolution::Replayed, &self.consent.actor())
                             .await?;
@@ -88,8 +91,8 @@ impl Replay {
 }
 
 impl Which {
-    /// Returns the numbers, and how many more there are. They are selected once, so a message that is refused again is not
-    /// replayed twice.
+    /// Returns the numbers, and how many more there are. They are selected once, so a message that
+    /// is refused again is not replayed twice.
     async fn letters(&self, store: &Store) -> anyhow::Result<(Vec<i64>, CappedCount)> {
         if !self.all {
             return Ok((self.ids.clone(), CappedCount::default()));
@@ -102,7 +105,8 @@ impl Which {
     }
 }
 
-/// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why it cannot be replayed.
+/// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why
+/// it cannot be replayed.
 async fn publish(
     store: &Store,
     publisher: &Publisher,
@@ -119,7 +123,8 @@ async fn publish(
         .map_err(|error| chain(&error)))
 }
 
-/// Returns the message to publish. Its `user_id` is the RabbitMQ user of this command; a header proves the original producer.
+/// Returns the message to publish. Its `user_id` is the RabbitMQ user of this command; a header
+/// proves the original producer.
 fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
     let body = letter.body.expose_secret().to_vec();
     let mut headers = producer_headers(&letter.headers);

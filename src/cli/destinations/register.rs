@@ -18,8 +18,8 @@ use crate::pipelines::connection_tests::check_destination;
 use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
 
-/// Register a destination, or change the one with this name; --default and --unknown-policy keep their values if omitted,
-/// and so does the secret if kind, host and channel are unchanged
+/// Register a destination, or change the one with this name; --default and --unknown-policy keep
+/// their values if omitted, and so does the secret if kind, host and channel are unchanged
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]
@@ -73,7 +73,8 @@ impl Register {
             .tracker
             .destination_rows(Some(&self.organization))
             .await?;
-        // A kept secret must be valid for the new settings, and its host and channel must not change.
+        // A kept secret must be valid for the new settings, and its host and channel must not
+        // change.
         let present = match (
             &secret,
             rows.iter()

@@ -1,4 +1,5 @@
-//! `dispatch destinations rotate-secret`: replaces a destination's secret. The previous one stays in use for a time.
+//! `dispatch destinations rotate-secret`: replaces a destination's secret. The previous one stays
+//! in use for a time.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `dispatch erase`: erases a person or an organization from every table. It first shows the number of rows in each table, and
-//! changes nothing without consent.
+//! `dispatch erase`: erases a person or an organization from every table. It first shows the
+//! number of rows in each table, and changes nothing without consent.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,8 @@ use crate::config::Links;
 use crate::erasure::{Erasure, Rows, Subject};
 use crate::store::{self, Actor, Store};
 
-/// Erase a person or an organization from every table, as the owner; docs/operators.md describes what backups keep
+/// Erase a person or an organization from every table, as the owner; docs/operators.md describes
+/// what backups keep
 #[derive(Debug, Subcommand)]
 pub(super) enum Erase {
     Person(Person),
@@ -32,8 +33,8 @@ pub(super) struct Person {
     erasing: Erasing,
 }
 
-/// Erase an organization, with the people and accounts of no other organization: show the row counts and ask; without --yes
-/// and a terminal, change nothing
+/// Erase an organization, with the people and accounts of no other organization: show the row
+/// counts and ask; without --yes and a terminal, change nothing
 #[derive(Debug, Args)]
 pub(super) struct Organization {
     /// Slug of the organization
@@ -105,7 +106,8 @@ impl Erasing {
         ))?;
         let actor = self.consent.actor();
         let named = json!({"pseudonym": pseudonym});
-        // Written before the audit log is searched, so that a reason that names the person is erased too.
+        // Written before the audit log is searched, so that a reason that names the person is
+        // erased too.
         store
             .audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named)
             .await?;

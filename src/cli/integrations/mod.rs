@@ -21,7 +21,8 @@ use crate::tracker::{
     InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled,
 };
 
-/// Register and test Azure DevOps accounts of organizations, and replace their service hook secrets
+/// Register and test Azure DevOps accounts of organizations, and replace their service hook
+/// secrets
 #[derive(Debug, Subcommand)]
 pub(super) enum Integrations {
     List(List),
@@ -66,7 +67,8 @@ struct Switch {
     consent: Consent,
 }
 
-/// Sign in to Azure DevOps, refreshing the token if due, and check access to the account; exit code 1 without access
+/// Sign in to Azure DevOps, refreshing the token if due, and check access to the account; exit
+/// code 1 without access
 #[derive(Debug, Args)]
 pub(super) struct Test {
     #[command(flatten)]

@@ -66,7 +66,8 @@ impl Register {
                 disabled: self.disabled.then_some(true),
             };
             let changed = register_installation(tx, &new).await?;
-            // Jobs that wait for the previous identity to sign in may continue with this one; the others wait again.
+            // Jobs that wait for the previous identity to sign in may continue with this one; the
+            // others wait again.
             let before = changed
                 .before
                 .as_ref()

@@ -1,4 +1,5 @@
-//! `dispatch integrations rotate-secret`: replaces a hook secret. Both secrets are valid for a time.
+//! `dispatch integrations rotate-secret`: replaces a hook secret. Both secrets are valid for a
+//! time.
 
 use std::process::ExitCode;
 use std::time::Duration;

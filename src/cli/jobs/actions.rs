@@ -1,4 +1,5 @@
-//! `dispatch jobs retry|configure`: each asks for confirmation, takes a reason and writes an audit row.
+//! `dispatch jobs retry|configure`: each asks for confirmation, takes a reason and writes an audit
+//! row.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,8 @@ use crate::cli::output::Output;
 use crate::config::Links;
 use crate::store::{ActionResult, Actor, JobRow, Store};
 
-/// Make a parked, waiting or delayed job due now, with its attempts reset; its checkpoints are kept
+/// Make a parked, waiting or delayed job due now, with its attempts reset; its checkpoints are
+/// kept
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Retry {
     #[command(flatten)]
@@ -54,7 +56,8 @@ impl Retry {
 }
 
 impl Configure {
-    /// The stage at which the job restarts: the first stage of the only pipeline that takes an account.
+    /// The stage at which the job restarts: the first stage of the only pipeline that takes an
+    /// account.
     const FIRST_STAGE: &str = "check_account";
 
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,5 @@
-//! `dispatch jobs cancel`: cancels one job, or all jobs that match a filter. It previews the matches and asks for confirmation.
-//! Jobs that are accepted later are not included.
+//! `dispatch jobs cancel`: cancels one job, or all jobs that match a filter. It previews the
+//! matches and asks for confirmation. Jobs that are accepted later are not included.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -148,8 +148,8 @@ impl Cancel {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Cancels page by page, with a progress line after every [`PROGRESS`] pages. The audit log gets one row for each job, and
-    /// one row before and one after them for the action.
+    /// Cancels page by page, with a progress line after every [`PROGRESS`] pages. The audit log
+    /// gets one row for each job, and one row before and one after them for the action.
     async fn cancel(
         &self,
         store: &Store,

@@ -14,7 +14,8 @@ use crate::config::Links;
 use crate::message::Producer;
 use crate::store::register_producer;
 
-/// Register a RabbitMQ user as a producer, or replace its permissions; a trailing `*` in a name matches every suffix
+/// Register a RabbitMQ user as a producer, or replace its permissions; a trailing `*` in a name
+/// matches every suffix
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `dispatch producers usage`: shows the rows and bytes of each producer in Postgres, and its quotas.
+//! `dispatch producers usage`: shows the rows and bytes of each producer in Postgres, and its
+//! quotas.
 
 use std::process::ExitCode;
 
@@ -18,7 +19,8 @@ pub(in crate::cli) struct Usage {
     links: Links,
     #[command(flatten)]
     quotas: QuotaSettings,
-    /// RabbitMQ users; without users and organizations: all registered producers, and rows without a producer
+    /// RabbitMQ users; without users and organizations: all registered producers, and rows without
+    /// a producer
     #[arg(value_name = "USER")]
     names: Vec<String>,
     /// Organization to show; repeatable

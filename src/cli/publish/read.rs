@@ -79,7 +79,8 @@ impl Document {
         }
     }
 
-    /// Sets the properties that replace missing fields of the body: `source`, and a fresh dedupe key.
+    /// Sets the properties that replace missing fields of the body: `source`, and a fresh dedupe
+    /// key.
     pub(super) fn identify(&mut self, source: Option<&str>) {
         let body = read_body(&self.body).unwrap_or_default();
         let field = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -1,5 +1,5 @@
-//! `dispatch publish --wait`: follows jobs to their outcomes. After a lost connection it publishes the same messages again: they
-//! are the same jobs, and the reply is the current state of each.
+//! `dispatch publish --wait`: follows jobs to their outcomes. After a lost connection it publishes
+//! the same messages again: they are the same jobs, and the reply is the current state of each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -53,8 +53,8 @@ struct Followed {
     standing: Standing,
 }
 
-/// The published documents. Two equal messages are the same job, whose outcomes go to the last requester, so both have the same
-/// correlation id.
+/// The published documents. Two equal messages are the same job, whose outcomes go to the last
+/// requester, so both have the same correlation id.
 struct Sent {
     /// In order, each with its correlation id.
     documents: Vec<(String, Document)>,
@@ -115,7 +115,8 @@ impl Wait {
         url: &Endpoint,
         sent: &mut Sent,
     ) -> anyhow::Result<()> {
-        // A failure of the first connection is an error. A connection that is lost later is re-established.
+        // A failure of the first connection is an error. A connection that is lost later is
+        // re-established.
         let mut replies = ask(url, sent).await?;
         let mut reconnect = Reconnect::default();
         while sent
@@ -236,15 +237,16 @@ impl Followed {
 }
 
 impl Document {
-    /// Returns what identifies the job to the worker: source, key and content digest. `None` if they are not known here.
+    /// Returns what identifies the job to the worker: source, key and content digest. `None` if
+    /// they are not known here.
     fn job(&self) -> Option<(String, String, [u8; 32])> {
         let digest = canonical_digest(&read_body(&self.body)?);
         Some((self.source.clone()?, self.dedupe_key.clone()?, digest))
     }
 }
 
-/// Publishes every document whose job is still followed, on a connection that receives the replies. The publisher must live as
-/// long as the replies.
+/// Publishes every document whose job is still followed, on a connection that receives the
+/// replies. The publisher must live as long as the replies.
 async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), BrokerError> {
     let (publisher, replies) = Publisher::connect_with_replies(url).await?;
     let goes_on = |id: &str| {

@@ -1,4 +1,5 @@
-//! `dispatch reference`: the pages under `docs/reference/`, printed from the program itself, so that they cannot differ from it.
+//! `dispatch reference`: the pages under `docs/reference/`, printed from the program itself, so
+//! that they cannot differ from it.
 
 mod commands;
 mod events;

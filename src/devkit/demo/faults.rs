@@ -35,8 +35,9 @@ impl Faults {
         }
     }
 
-    /// Injects the faults: most of them for the next few requests, the Discord outage until [`Faults::end_outage`]. The
-    /// oldest fault that matches a request applies, so the lost answers come before the outage.
+    /// Injects the faults: most of them for the next few requests, the Discord outage until
+    /// [`Faults::end_outage`]. The oldest fault that matches a request applies, so the lost
+    /// answers come before the outage.
     pub(super) async fn outage(&mut self) -> anyhow::Result<()> {
         let (lost, devops) = (FaultKind::LoseAnswer, Provider::AzureDevops);
         let discord = |fault| {

@@ -1,4 +1,5 @@
-//! The processes of the demo: private servers, the simulator and two workers. Dropping the fleet stops all of them.
+//! The processes of the demo: private servers, the simulator and two workers. Dropping the fleet
+//! stops all of them.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,8 +84,9 @@ pub(super) struct Left {
 }
 
 impl Fleet {
-    /// Starts the servers and the simulator, prepares the database and the broker, and imports the tracker document,
-    /// but does not start the workers. `binary` is this program. With `keep`, the processes may be left running.
+    /// Starts the servers and the simulator, prepares the database and the broker, and imports the
+    /// tracker document, but does not start the workers. `binary` is this program. With `keep`,
+    /// the processes may be left running.
     pub(super) async fn start(
         binary: PathBuf,
         keep: bool,
@@ -297,13 +299,14 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
         ("DISPATCH_AZURE_DEVOPS_URL", simulator.clone()),
         ("DISPATCH_DISCORD_URL", format!("{simulator}/api/v10")),
         ("DISPATCH_ALLOW_HTTP_LOOPBACK", "true".to_owned()),
-        // The simulated channel accepts any rate; the real rate limit would only slow down the demo.
+        // The simulated channel accepts any rate; the real rate limit would only slow down the
+        // demo.
         ("DISPATCH_RATES", "discord=200/1".to_owned()),
     ]
 }
 
-/// Returns RabbitMQ URLs for an administrator, a producer and a worker; the latter two have the permissions that the
-/// documentation lists.
+/// Returns RabbitMQ URLs for an administrator, a producer and a worker; the latter two have the
+/// permissions that the documentation lists.
 async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString, SecretString)> {
     let administrator = servers.create_vhost(VHOST).await?;
     let password = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
@@ -348,8 +351,8 @@ fn demo() -> Actor {
     }
 }
 
-/// Migrates the database, and creates the login of the workers. Logging is off, so that the output does not list each
-/// migration.
+/// Migrates the database, and creates the login of the workers. Logging is off, so that the output
+/// does not list each migration.
 async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
     let password = HEXLOWER.encode(&rand::random::<[u8; 20]>());
     let login = WorkerLogin::parse(&format!("{WORKER}:{password}").into())?;

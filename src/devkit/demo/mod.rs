@@ -1,8 +1,9 @@
-//! `dispatch demo`: sends two hundred jobs through two real workers, one of which is killed, against simulated
-//! providers, one of which fails for a while, and then verifies the guarantees.
+//! `dispatch demo`: sends two hundred jobs through two real workers, one of which is killed,
+//! against simulated providers, one of which fails for a while, and then verifies the guarantees.
 //!
-//! `world` has the people, work items and tracker document, `script` the plan; `traffic` carries it out, `faults`
-//! injects faults, `fleet` manages the processes, `play` is the run itself, and `verify` checks the result.
+//! `world` has the people, work items and tracker document, `script` the plan; `traffic` carries
+//! it out, `faults` injects faults, `fleet` manages the processes, `play` is the run itself, and
+//! `verify` checks the result.
 
 mod faults;
 mod fleet;
@@ -48,8 +49,9 @@ pub struct DemoOptions {
     pub json: bool,
 }
 
-/// Runs the demo. Returns exit code 0 if all guarantees hold, 1 if not (the output names the failures), and 130 if
-/// interrupted. Takes at most 60 s, not counting installations. Stops everything that it started, unless it is kept.
+/// Runs the demo. Returns exit code 0 if all guarantees hold, 1 if not (the output names the
+/// failures), and 130 if interrupted. Takes at most 60 s, not counting installations. Stops
+/// everything that it started, unless it is kept.
 ///
 /// # Errors
 /// Something could not be started, or the run could not be completed.
@@ -104,7 +106,8 @@ async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitC
     }
 }
 
-/// Finds or installs the servers' programs, on a separate thread because installing with apt blocks.
+/// Finds or installs the servers' programs, on a separate thread because installing with apt
+/// blocks.
 async fn install(progress: &Progress) -> anyhow::Result<()> {
     let (done, outcome) = oneshot::channel();
     let progress = progress.clone();

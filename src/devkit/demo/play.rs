@@ -52,7 +52,8 @@ struct Standing {
     requests: i64,
     /// Published jobs that do not continue by themselves.
     ended: i64,
-    /// Jobs that are due or running, or become due, at the latest when the hold of their destination ends.
+    /// Jobs that are due or running, or become due, at the latest when the hold of their
+    /// destination ends.
     moving: i64,
     configuration: i64,
     parked: i64,
@@ -155,7 +156,8 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Chooses accounts for the jobs that wait for one, as a producer and as an operator. One job is left waiting.
+    /// Chooses accounts for the jobs that wait for one, as a producer and as an operator. One job
+    /// is left waiting.
     async fn configure(&mut self) -> anyhow::Result<()> {
         let keys: Vec<String> = self
             .traffic
@@ -258,8 +260,8 @@ impl<'a> Play<'a> {
         .await
     }
 
-    /// Waits until everything is as planned, nothing progresses, or time is up. [`Play::as_planned`] reports any
-    /// difference.
+    /// Waits until everything is as planned, nothing progresses, or time is up.
+    /// [`Play::as_planned`] reports any difference.
     async fn wait_for_all(&mut self) -> anyhow::Result<()> {
         let (store, fleet, deadline) = (&self.store, &mut *self.fleet, self.deadline);
         let refused = self.refused;

@@ -110,8 +110,8 @@ pub(super) fn second_wave() -> Vec<Deed> {
     deeds
 }
 
-/// Returns the wave while a worker is killed: unassigned items are assigned, resolved ones reopened, and some jobs have
-/// several work items.
+/// Returns the wave while a worker is killed: unassigned items are assigned, resolved ones
+/// reopened, and some jobs have several work items.
 pub(super) fn third_wave() -> Vec<Deed> {
     let mut deeds: Vec<Deed> = singles()
         .enumerate()

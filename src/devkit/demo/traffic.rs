@@ -1,5 +1,5 @@
-//! Carries out the plan: changes work items in the simulator, and publishes the resulting service-hook bodies as jobs
-//! through a real broker.
+//! Carries out the plan: changes work items in the simulator, and publishes the resulting
+//! service-hook bodies as jobs through a real broker.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -105,8 +105,8 @@ impl<'a> Traffic<'a> {
             .context("nothing has been published yet")
     }
 
-    /// Sends messages that cannot become jobs: invalid JSON, a body over the limit, and a `known` key with another
-    /// payload. Returns their number.
+    /// Sends messages that cannot become jobs: invalid JSON, a body over the limit, and a `known`
+    /// key with another payload. Returns their number.
     pub(super) async fn refused(&mut self, known: &str) -> anyhow::Result<usize> {
         let conflict = json!({ "schema": SCHEMA, "source": SOURCE, "dedupe_key": known, "organization": "globex" });
         let bodies = [
@@ -124,8 +124,8 @@ impl<'a> Traffic<'a> {
         Ok(count)
     }
 
-    /// Publishes the events of the worker's own writes, and searches if there are too few of them, until there are
-    /// `jobs`. Returns the number of such events.
+    /// Publishes the events of the worker's own writes, and searches if there are too few of them,
+    /// until there are `jobs`. Returns the number of such events.
     pub(super) async fn own_writes(&mut self, jobs: usize) -> anyhow::Result<usize> {
         let room = jobs.saturating_sub(self.jobs);
         let events = self.simulator.events(0).await?;

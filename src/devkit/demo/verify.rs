@@ -1,4 +1,5 @@
-//! Verifies the guarantees by comparing the witness log (the requests that the providers received) with Postgres.
+//! Verifies the guarantees by comparing the witness log (the requests that the providers received)
+//! with Postgres.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -43,8 +44,8 @@ impl Check {
     }
 }
 
-/// Checks that every confirmed message has a job's row or a dead letter. Also returns the number of messages that have
-/// neither.
+/// Checks that every confirmed message has a job's row or a dead letter. Also returns the number
+/// of messages that have neither.
 pub(super) async fn nothing_lost(
     client: &Client,
     confirmed: &[Fate],
@@ -108,8 +109,8 @@ pub(super) async fn checkpoints(client: &Client) -> anyhow::Result<Check> {
     ))
 }
 
-/// Returns whether these are all stages of the pipeline, in order. `assignee_sync` may end early if no work item has to
-/// be updated.
+/// Returns whether these are all stages of the pipeline, in order. `assignee_sync` may end early
+/// if no work item has to be updated.
 fn in_order(registry: &Registry<Dispatch>, pipeline: &str, stages: &[String]) -> bool {
     let Some(known) = registry.get(pipeline) else {
         return false;
@@ -136,9 +137,9 @@ struct Ledgered {
     is_message: bool,
 }
 
-/// Compares the effects with the witness log: compare-and-set and keyed effects happen once, at-least-once effects at
-/// most once more for each unknown outcome, and there are no requests outside the ledger. Also returns the number of
-/// duplicates.
+/// Compares the effects with the witness log: compare-and-set and keyed effects happen once,
+/// at-least-once effects at most once more for each unknown outcome, and there are no requests
+/// outside the ledger. Also returns the number of duplicates.
 pub(super) async fn effects(
     client: &Client,
     witness: &[Entry],
@@ -233,7 +234,8 @@ fn effective(witness: &[Entry], wanted: impl Fn(&Entry) -> bool) -> BTreeMap<Str
     times
 }
 
-/// Returns the forms of a key that receivers see: the whole key, or its beginning as Discord's nonce.
+/// Returns the forms of a key that receivers see: the whole key, or its beginning as Discord's
+/// nonce.
 fn names(key: &str) -> [&str; 2] {
     const NONCE: usize = 25;
     [key, key.get(..NONCE).unwrap_or(key)]

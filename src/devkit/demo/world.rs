@@ -1,5 +1,5 @@
-//! The demo's data: people, work items, and the tracker document that refers to them. Only its secrets differ between
-//! runs.
+//! The demo's data: people, work items, and the tracker document that refers to them. Only its
+//! secrets differ between runs.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::tracker::{
     TeamDocument, TrackerDocument, UserDocument,
 };
 
-/// Display names and sign-in addresses. Some names contain characters that occur in practice and need escaping.
+/// Display names and sign-in addresses. Some names contain characters that occur in practice and
+/// need escaping.
 pub(super) const PEOPLE: [(&str, &str); 6] = [
     ("Ann Archer", "ann@contoso.example"),
     ("Bob <the> Builder", "bob@contoso.example"),
@@ -79,8 +80,8 @@ impl Tenant {
     }
 }
 
-/// Work items that are linked to one group each, to one group in each of two projects, or also to a group of another
-/// tenant.
+/// Work items that are linked to one group each, to one group in each of two projects, or also to
+/// a group of another tenant.
 pub(super) const SINGLE: [(Tenant, std::ops::RangeInclusive<i64>); 3] = [
     (Tenant::Acme, 1..=10),
     (Tenant::Acme, 23..=32),
@@ -93,7 +94,8 @@ pub(super) const SHARED: [(Tenant, std::ops::RangeInclusive<i64>, usize); 2] =
 pub(super) const UNLINKED: [(Tenant, std::ops::RangeInclusive<i64>); 2] =
     [(Tenant::Acme, 33..=36), (Tenant::Globex, 117..=118)];
 
-/// The initial state of the simulator, the document imported into the tracker, and the secrets that they share.
+/// The initial state of the simulator, the document imported into the tracker, and the secrets
+/// that they share.
 pub(super) struct World {
     pub(super) state: State,
     pub(super) document: TrackerDocument,

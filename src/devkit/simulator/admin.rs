@@ -1,5 +1,5 @@
-//! `/_sim/…`: calls with which tests and the demo set up the data, act as people, and inspect the result. They are not
-//! in the witness log.
+//! `/_sim/…`: calls with which tests and the demo set up the data, act as people, and inspect the
+//! result. They are not in the witness log.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -16,7 +16,8 @@
 //! | `DELETE /_sim/faults[/ID]` | | null |
 //! | `POST /_sim/detach` | | null; keeps running after the end of stdin |
 //!
-//! A wrong call is answered with 400 (404 for an unknown path) and `{error}`, which states what was expected.
+//! A wrong call is answered with 400 (404 for an unknown path) and `{error}`, which states what
+//! was expected.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,8 @@ use super::faults::FaultRule;
 use super::state::{AssigneeFormat, Options, State, Token};
 use super::world::{Edit, World};
 
-/// A person's change of a work item. Without `assigned_to` and `state`, the revision changes neither.
+/// A person's change of a work item. Without `assigned_to` and `state`, the revision changes
+/// neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -38,7 +40,8 @@ pub struct Change {
     pub org: String,
     /// The work item's id.
     pub work_item: i64,
-    /// The new assignee's unique name or e-mail; `Some(None)` (JSON null) = none; `None` (absent) = unchanged.
+    /// The new assignee's unique name or e-mail; `Some(None)` (JSON null) = none; `None` (absent)
+    /// = unchanged.
     #[serde(
         default,
         deserialize_with = "given",

@@ -74,7 +74,8 @@ impl ReceivedCall {
         serde_json::from_slice(&self.body).map_err(|error| error.to_string())
     }
 
-    /// Parses the body as `application/x-www-form-urlencoded`. For a repeated name, the last value.
+    /// Parses the body as `application/x-www-form-urlencoded`. For a repeated name, the last
+    /// value.
     pub(super) fn form(&self) -> BTreeMap<String, String> {
         form(&String::from_utf8_lossy(&self.body))
     }
@@ -194,7 +195,8 @@ fn form_decoded(text: &str) -> String {
     percent_decoded(&text.replace('+', " "))
 }
 
-/// Decodes percent-encoding (RFC 3986 §2.1). A `%` that is not followed by two hexadecimal digits stands for itself.
+/// Decodes percent-encoding (RFC 3986 §2.1). A `%` that is not followed by two hexadecimal digits
+/// stands for itself.
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -13,7 +13,8 @@ use super::state::State;
 pub struct Slack {
     /// Accepted bot tokens.
     pub tokens: BTreeSet<String>,
-    /// Bodies of received messages, oldest first, by channel id. A channel that is not here does not exist.
+    /// Bodies of received messages, oldest first, by channel id. A channel that is not here does
+    /// not exist.
     pub channels: BTreeMap<String, Vec<Value>>,
 }
 
@@ -48,7 +49,8 @@ pub struct Click {
     /// Whether it is expired, and answered as Discord does after 15 minutes.
     #[serde(default)]
     pub ended: bool,
-    /// Messages, oldest first. The one present from the beginning, if any, is also named `@original`.
+    /// Messages, oldest first. The one present from the beginning, if any, is also named
+    /// `@original`.
     #[serde(default)]
     pub posted: Vec<Posted>,
 }

@@ -14,7 +14,8 @@ use super::faults::{FaultReport, FaultRule};
 use super::state::{Options, State};
 use super::world::Event;
 
-/// Calls `/_sim/…`. Every method fails if the simulator does not answer within 10 s, or answers with an error.
+/// Calls `/_sim/…`. Every method fails if the simulator does not answer within 10 s, or answers
+/// with an error.
 #[derive(Debug, Clone)]
 pub struct SimulatorClient {
     url: String,
@@ -22,7 +23,8 @@ pub struct SimulatorClient {
 }
 
 impl SimulatorClient {
-    /// Creates a client of the simulator at `url` (`http://127.0.0.1:PORT`, without a trailing slash).
+    /// Creates a client of the simulator at `url` (`http://127.0.0.1:PORT`, without a trailing
+    /// slash).
     ///
     /// # Errors
     /// If no HTTP client can be created.
@@ -116,7 +118,8 @@ impl SimulatorClient {
             .context("the answer to a new fault has no id")
     }
 
-    /// Returns every fault since the last clearing, with the number of requests that it has affected.
+    /// Returns every fault since the last clearing, with the number of requests that it has
+    /// affected.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -141,7 +144,8 @@ impl SimulatorClient {
         self.call(Method::DELETE, "faults", None::<&()>).await
     }
 
-    /// Returns the current assignee (unique name) of every work item, by [`super::state::work_item_key`].
+    /// Returns the current assignee (unique name) of every work item, by
+    /// [`super::state::work_item_key`].
     ///
     /// # Errors
     /// See [`SimulatorClient`].

@@ -1,5 +1,5 @@
-//! Discord v10: messages through a webhook's URL, and answers to interactions, which use the same path
-//! (<https://discord.com/developers/docs/resources/webhook>).
+//! Discord v10: messages through a webhook's URL, and answers to interactions, which use the same
+//! path (<https://discord.com/developers/docs/resources/webhook>).
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
@@ -31,7 +31,8 @@ fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
     }
 }
 
-/// Describes a request by its webhook or application, never by the token. There is no key, because neither dedupes.
+/// Describes a request by its webhook or application, never by the token. There is no key, because
+/// neither dedupes.
 pub(super) fn describe(call: &ReceivedCall) -> Option<Description> {
     let id = *parts(call)?.first()?;
     Some(Description {
@@ -63,8 +64,8 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> Option<Simulated
     })
 }
 
-/// Returns the list of messages, and whether it belongs to an interaction: that always returns a new message, a webhook
-/// only with `wait`.
+/// Returns the list of messages, and whether it belongs to an interaction: that always returns a
+/// new message, a webhook only with `wait`.
 fn messages<'w>(
     world: &'w mut World,
     id: &str,

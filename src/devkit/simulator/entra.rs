@@ -63,8 +63,8 @@ const GRANT: &str = "refresh_token";
 /// The resource id of Azure DevOps.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798";
 
-/// Describes a request by its client, with the beginning of the refresh token's SHA-256 as key. The witness log
-/// contains no token.
+/// Describes a request by its client, with the beginning of the refresh token's SHA-256 as key.
+/// The witness log contains no token.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let form = call.form();
     let key = form

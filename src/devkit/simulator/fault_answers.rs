@@ -1,4 +1,5 @@
-//! Answers to requests that are affected by a fault: another answer, or the real one with headers added.
+//! Answers to requests that are affected by a fault: another answer, or the real one with headers
+//! added.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ impl FaultRule {
         }
     }
 
-    /// Returns the answer that is sent without carrying out the request. For faults without an answer, it is never
-    /// sent.
+    /// Returns the answer that is sent without carrying out the request. For faults without an
+    /// answer, it is never sent.
     pub(super) fn answer(&self) -> SimulatedAnswer {
         let (status, message, retry_after) = match self.fault {
             FaultKind::Nonsense => {

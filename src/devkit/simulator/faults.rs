@@ -29,9 +29,11 @@ pub enum FaultKind {
     Refuse,
     /// The request is carried out and logged, then the connection is dropped without an answer.
     LoseAnswer,
-    /// The request is neither carried out nor answered. The connection is dropped after `millis` (never, without).
+    /// The request is neither carried out nor answered. The connection is dropped after `millis`
+    /// (never, without).
     Hang,
-    /// The request is carried out after `millis` (default 1000), even if the sender has given up by then.
+    /// The request is carried out after `millis` (default 1000), even if the sender has given up
+    /// by then.
     Slow,
     /// 429 with `Retry-After`; the request is not carried out.
     RateLimit,
@@ -59,8 +61,8 @@ impl FaultKind {
 pub struct ScriptedAnswer {
     /// The HTTP status, 200 to 599. Mail takes its code from the reply line in `body`.
     pub status: u16,
-    /// Headers. Without `content-type`, the body is JSON if it parses as JSON, else HTML if it begins with `<`, else
-    /// plain text.
+    /// Headers. Without `content-type`, the body is JSON if it parses as JSON, else HTML if it
+    /// begins with `<`, else plain text.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The body. For mail, the reply line without its line end: `550 5.1.1 unknown`.
@@ -68,8 +70,9 @@ pub struct ScriptedAnswer {
     pub body: String,
 }
 
-/// A fault and the requests that it applies to, which match every given filter. For a single recipient of a mail: the
-/// method `RCPT`, the address as the path, and [`FaultKind::Answer`] with the reply line.
+/// A fault and the requests that it applies to, which match every given filter. For a single
+/// recipient of a mail: the method `RCPT`, the address as the path, and [`FaultKind::Answer`] with
+/// the reply line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
@@ -93,7 +96,8 @@ pub struct FaultRule {
     /// Only bodies that contain this (as sent).
     #[serde(default)]
     pub body_contains: Option<String>,
-    /// The number of matching requests, not affected by an older fault, that are let through first.
+    /// The number of matching requests, not affected by an older fault, that are let through
+    /// first.
     #[serde(default)]
     pub after: Option<u64>,
     /// The number of requests to affect; `None` = all, until it is removed.
@@ -103,7 +107,8 @@ pub struct FaultRule {
     /// [`FaultKind::Answer`] and [`FaultKind::Decorate`] (default 0).
     #[serde(default)]
     pub millis: Option<u64>,
-    /// Seconds in `Retry-After`, default 1, for [`FaultKind::RateLimit`]; also sent with [`FaultKind::ServerError`] if given.
+    /// Seconds in `Retry-After`, default 1, for [`FaultKind::RateLimit`]; also sent with
+    /// [`FaultKind::ServerError`] if given.
     #[serde(default)]
     pub retry_after: Option<u64>,
     /// The answer of [`FaultKind::Answer`], which requires it.
@@ -139,7 +144,8 @@ impl FaultRule {
         }
     }
 
-    /// Creates a fault that sends this answer without carrying out the request, see [`ScriptedAnswer`].
+    /// Creates a fault that sends this answer without carrying out the request, see
+    /// [`ScriptedAnswer`].
     #[must_use]
     pub fn answering(status: u16, body: impl Into<String>) -> Self {
         let answer = ScriptedAnswer {
@@ -289,8 +295,8 @@ impl FaultRule {
         Ok(())
     }
 
-    /// Returns whether the rule matches. A single recipient matches only rules that name its method, so that rules for
-    /// whole mails are not used up.
+    /// Returns whether the rule matches. A single recipient matches only rules that name its
+    /// method, so that rules for whole mails are not used up.
     fn fits(&self, request: &Request<'_>) -> bool {
         let has = |part: &Option<String>, text: &str| {
             part.as_ref()
@@ -363,7 +369,8 @@ impl Faults {
         self.listed.clear();
     }
 
-    /// Returns the oldest active fault that matches the request and does not let it through, and counts the request.
+    /// Returns the oldest active fault that matches the request and does not let it through, and
+    /// counts the request.
     pub(super) fn strike(&mut self, request: &Request<'_>) -> Option<FaultRule> {
         let in_force =
             |fault: &&mut FaultReport| fault.rule.count.is_none_or(|count| fault.hits < count);

@@ -1,5 +1,5 @@
-//! Service-hook events as Azure DevOps sends them: `workitem.updated`, resource version 1.0, based on the documented
-//! sample
+//! Service-hook events as Azure DevOps sends them: `workitem.updated`, resource version 1.0, based
+//! on the documented sample
 //! (<https://learn.microsoft.com/azure/devops/service-hooks/events#work-item-updated>).
 
 use serde_json::{Map, Value, json};
@@ -19,7 +19,8 @@ pub(super) struct Update<'a> {
     pub(super) event_id: Uuid,
 }
 
-/// Returns the event's body, or `None` if the organization, project or work item is not in `state`.
+/// Returns the event's body, or `None` if the organization, project or work item is not in
+/// `state`.
 pub(super) fn updated(state: &State, update: &Update<'_>) -> Option<Value> {
     let account = state.accounts.get(update.organization)?;
     let item = state
@@ -133,7 +134,8 @@ fn changed_fields(state: &State, update: &Update<'_>) -> Value {
     Value::Object(fields)
 }
 
-/// Returns all fields of a revision, with identities in `format`. Without an assignee there is no `System.AssignedTo`.
+/// Returns all fields of a revision, with identities in `format`. Without an assignee there is no
+/// `System.AssignedTo`.
 pub(super) fn fields(
     state: &State,
     item: &WorkItem,
@@ -175,8 +177,8 @@ pub(super) fn fields(
     fields
 }
 
-/// Returns a person in one of the formats that occur in practice. An unknown person is represented by their unique
-/// name.
+/// Returns a person in one of the formats that occur in practice. An unknown person is represented
+/// by their unique name.
 pub(super) fn person(state: &State, unique_name: &str, format: AssigneeFormat) -> Value {
     let Some(user) = state.users.get(unique_name) else {
         return json!(unique_name);

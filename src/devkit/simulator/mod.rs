@@ -1,13 +1,15 @@
-//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack, Microsoft Teams
-//! workflows and signed webhook receivers on one loopback port, distinguished by path, and a mail server on another. It
-//! has a [`witness`] log of every received request, and [`faults`] on demand.
+//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack,
+//! Microsoft Teams workflows and signed webhook receivers on one loopback port, distinguished by
+//! path, and a mail server on another. It has a [`witness`] log of every received request, and
+//! [`faults`] on demand.
 //!
-//! A request is read completely, may be affected by a fault, is carried out under one lock, is written to the witness
-//! log in the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain
-//! function from the [`world`] and the request to an answer, one per provider. A sender that disconnects undoes
-//! nothing.
+//! A request is read completely, may be affected by a fault, is carried out under one lock, is
+//! written to the witness log in the order in which it took effect, and is answered when that line
+//! is on disk. Carrying out is a plain function from the [`world`] and the request to an answer,
+//! one per provider. A sender that disconnects undoes nothing.
 //!
-//! **Invariant:** a request that took effect has a line in the simulator's witness log before its sender can know.
+//! **Invariant:** a request that took effect has a line in the simulator's witness log before its
+//! sender can know.
 
 pub mod admin;
 mod azure_devops;
@@ -69,11 +71,13 @@ pub struct SimulatorOptions {
     pub state: Option<PathBuf>,
 }
 
-/// Serves until SIGTERM or, unless detached, until stdin ends (at once if stdin is closed or `/dev/null`). `announce`
-/// gets one line when the ports are open: `{"url":"http://127.0.0.1:PORT","smtp":"smtp://127.0.0.1:PORT"}`.
+/// Serves until SIGTERM or, unless detached, until stdin ends (at once if stdin is closed or
+/// `/dev/null`). `announce` gets one line when the ports are open:
+/// `{"url":"http://127.0.0.1:PORT","smtp":"smtp://127.0.0.1:PORT"}`.
 ///
 /// # Errors
-/// If the state file is not a [`State`], the witness log cannot be opened, or the address cannot be listened on.
+/// If the state file is not a [`State`], the witness log cannot be opened, or the address cannot
+/// be listened on.
 pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyhow::Result<()> {
     let state = match &options.state {
         Some(path) => read_state(path).with_context(|| format!("state file {}", path.display()))?,
@@ -124,8 +128,8 @@ fn read_state(path: &std::path::Path) -> anyhow::Result<State> {
     Ok(state)
 }
 
-/// Returns a receiver that completes when stdin ends. A separate thread reads stdin, because the runtime could not stop
-/// while one of its threads did.
+/// Returns a receiver that completes when stdin ends. A separate thread reads stdin, because the
+/// runtime could not stop while one of its threads did.
 fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
     let (ended, receiver) = oneshot::channel();
     std::thread::Builder::new()
@@ -160,7 +164,8 @@ async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Futu
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, Arc::clone(&simulator)));
                 }
-                // There are no free file descriptors, or the peer is gone: the next one may succeed.
+                // There are no free file descriptors, or the peer is gone: the next one may
+                // succeed.
                 Err(error) => {
                     tracing::warn!(error = crate::fault::chain(&error), "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -254,14 +259,14 @@ fn provider_of(call: &ReceivedCall) -> Provider {
 }
 
 impl Simulator {
-    /// Locks the data, also after a panic under the lock, which is a bug in one answer: further tests can still use the
-    /// data.
+    /// Locks the data, also after a panic under the lock, which is a bug in one answer: further
+    /// tests can still use the data.
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out the request or its fault, and returns the answer when the witness log has it on disk, or `None` if
-    /// the log cannot be written.
+    /// Carries out the request or its fault, and returns the answer when the witness log has it on
+    /// disk, or `None` if the log cannot be written.
     async fn carry_out(
         &self,
         provider: Provider,
@@ -270,7 +275,8 @@ impl Simulator {
         fault: Option<&FaultRule>,
     ) -> Option<SimulatedAnswer> {
         let description = match provider {
-            // Mail does not arrive over HTTP, and requests that match no provider belong to Azure DevOps.
+            // Mail does not arrive over HTTP, and requests that match no provider belong to Azure
+            // DevOps.
             Provider::AzureDevops | Provider::Email => azure_devops::describe(call),
             Provider::Entra => entra::describe(call),
             Provider::Discord => discord::describe(call),

@@ -1,4 +1,5 @@
-//! The simulator as a separate process, so that nothing that happens to a worker affects the witness log.
+//! The simulator as a separate process, so that nothing that happens to a worker affects the
+//! witness log.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,8 +15,8 @@ use super::client::SimulatorClient;
 /// The time limit of a start.
 const START: Duration = Duration::from_secs(30);
 
-/// A running simulator. It ends when this is dropped, and when this process ends for any reason, because its stdin then
-/// closes.
+/// A running simulator. It ends when this is dropped, and when this process ends for any reason,
+/// because its stdin then closes.
 #[derive(Debug)]
 pub struct SimulatorProcess {
     /// The base URL of every provider.
@@ -43,7 +44,8 @@ impl SimulatorProcess {
         Self::start_logging(binary, witness, Stdio::inherit()).await
     }
 
-    /// As [`SimulatorProcess::start`], with its log written to `log` instead of this process' stderr.
+    /// As [`SimulatorProcess::start`], with its log written to `log` instead of this process'
+    /// stderr.
     ///
     /// # Errors
     /// As [`SimulatorProcess::start`].

@@ -1,4 +1,5 @@
-//! Slack's `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/>), below `/slack/api`.
+//! Slack's `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/>),
+//! below `/slack/api`.
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;

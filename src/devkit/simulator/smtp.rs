@@ -1,7 +1,8 @@
-//! A mail server (RFC 5321) that accepts everything. A fault is matched at `MAIL`, with that method and the path
-//! `/smtp`: refused, hanging and rate-limited mails end there; a slow mail, or one whose answer is lost or replaced, is
-//! affected after its content. Another fault is matched at each `RCPT`, with that method and the address as path: a
-//! reply line that does not begin with `2` skips that recipient, and the dialogue continues.
+//! A mail server (RFC 5321) that accepts everything. A fault is matched at `MAIL`, with that
+//! method and the path `/smtp`: refused, hanging and rate-limited mails end there; a slow mail, or
+//! one whose answer is lost or replaced, is affected after its content. Another fault is matched
+//! at each `RCPT`, with that method and the address as path: a reply line that does not begin with
+//! `2` skips that recipient, and the dialogue continues.
 
 use std::sync::Arc;
 use std::time::Duration;

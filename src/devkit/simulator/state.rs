@@ -1,5 +1,5 @@
-//! The state document, with all data of the simulated providers. Tests and the demo build one in Rust and post it; `GET
-//! /_sim/state` returns the current one in the same form.
+//! The state document, with all data of the simulated providers. Tests and the demo build one in
+//! Rust and post it; `GET /_sim/state` returns the current one in the same form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +112,8 @@ pub struct WorkItem {
     pub title: String,
     /// The revisions, oldest first; never empty. The last is the current one.
     pub revisions: Vec<Revision>,
-    /// The value of `System.AssignedTo` instead of the last revision's assignee, until an assignee is written.
+    /// The value of `System.AssignedTo` instead of the last revision's assignee, until an assignee
+    /// is written.
     #[serde(default)]
     pub assigned_to_as_is: Option<Value>,
     /// Whether it is deleted, as if it had never existed.
@@ -224,7 +225,8 @@ pub struct Options {
     pub assignee_format: AssigneeFormat,
     /// Whether a refresh token is valid for one refresh only. At Microsoft Entra it is not.
     pub refresh_tokens_once: bool,
-    /// The `expires_in` of access tokens that Entra issues, in seconds. They do not actually expire.
+    /// The `expires_in` of access tokens that Entra issues, in seconds. They do not actually
+    /// expire.
     pub access_token_seconds: u64,
     /// Whether Azure DevOps refuses the access tokens that Entra issues.
     pub issued_tokens_refused: bool,
@@ -272,13 +274,15 @@ pub enum AssigneeFormat {
     NameAndLogin,
 }
 
-/// Returns the key of a work item in [`State::work_items`] and in the map of assignees: `contoso:17`.
+/// Returns the key of a work item in [`State::work_items`] and in the map of assignees:
+/// `contoso:17`.
 #[must_use]
 pub fn work_item_key(organization: &str, id: i64) -> String {
     format!("{organization}:{id}")
 }
 
-/// Returns a version 4 UUID (RFC 9562) that depends only on `name`, so that documents need no randomness.
+/// Returns a version 4 UUID (RFC 9562) that depends only on `name`, so that documents need no
+/// randomness.
 #[must_use]
 pub fn stable_uuid(name: &str) -> Uuid {
     let digest = Sha256::digest(name.as_bytes());
@@ -363,7 +367,8 @@ impl State {
         self
     }
 
-    /// Adds a `Bug` in the state `New`, revision 1 of 2020-01-01, changed by its assignee or else by the first user.
+    /// Adds a `Bug` in the state `New`, revision 1 of 2020-01-01, changed by its assignee or else
+    /// by the first user.
     #[must_use]
     pub fn bug(
         mut self,
@@ -417,7 +422,8 @@ impl State {
         self
     }
 
-    /// Merges `other` into this state. Entries with the same key are replaced, and so are the options.
+    /// Merges `other` into this state. Entries with the same key are replaced, and so are the
+    /// options.
     pub fn merge(&mut self, mut other: Self) {
         self.merge_chats(&mut other);
         self.users.extend(other.users);

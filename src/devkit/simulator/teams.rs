@@ -1,4 +1,5 @@
-//! Microsoft Teams workflows that post the bodies their webhooks receive, at `/teams/NAME?sig=SIGNATURE`.
+//! Microsoft Teams workflows that post the bodies their webhooks receive, at
+//! `/teams/NAME?sig=SIGNATURE`.
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};

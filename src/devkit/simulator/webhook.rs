@@ -54,7 +54,8 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     accepted.effect().detail(json!({ "repeated": !is_new }))
 }
 
-/// Returns the `webhook-id` of a request that is signed with `secret` and current, or else the reason for a refusal.
+/// Returns the `webhook-id` of a request that is signed with `secret` and current, or else the
+/// reason for a refusal.
 fn verified<'a>(secret: &str, call: &'a ReceivedCall, now: i64) -> Result<&'a str, &'static str> {
     let id = call.header("webhook-id").ok_or("webhook-id is missing")?;
     let timestamp = call

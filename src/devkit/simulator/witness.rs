@@ -36,8 +36,8 @@ pub enum Provider {
 /// A received request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Number from 1, in the order in which the requests took effect. Continues when a simulator is started on an
-    /// existing file.
+    /// Number from 1, in the order in which the requests took effect. Continues when a simulator
+    /// is started on an existing file.
     pub seq: u64,
     /// The time at which it took effect or was refused.
     #[serde(with = "time::serde::rfc3339")]
@@ -52,11 +52,12 @@ pub struct Entry {
     pub query: Option<String>,
     /// The `Content-Type` as sent.
     pub content_type: Option<String>,
-    /// The key that repetitions of the request share: a nonce, a `webhook-id`, `work_item:contoso:17@3`,
-    /// `search:contoso@200` (the start of the page), `work_items:contoso@17` (the first id of the batch).
+    /// The key that repetitions of the request share: a nonce, a `webhook-id`,
+    /// `work_item:contoso:17@3`, `search:contoso@200` (the start of the page),
+    /// `work_items:contoso@17` (the first id of the batch).
     pub key: Option<String>,
-    /// The unique name of the user whose access or refresh token the request has, if the token is known; expired ones
-    /// are.
+    /// The unique name of the user whose access or refresh token the request has, if the token is
+    /// known; expired ones are.
     #[serde(default)]
     pub caller: Option<String>,
     /// The W3C trace context as sent.
@@ -64,8 +65,8 @@ pub struct Entry {
     pub traceparent: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
-    /// The shape of a JSON body: each scalar is replaced by the name of its type, each array by the distinct shapes of
-    /// its items. For a form, the names of its fields.
+    /// The shape of a JSON body: each scalar is replaced by the name of its type, each array by
+    /// the distinct shapes of its items. For a form, the names of its fields.
     #[serde(default)]
     pub body_shape: Option<Value>,
     /// The HTTP status of the answer; `None` if the connection was dropped without an answer.
@@ -92,7 +93,8 @@ pub fn read(path: &Path) -> io::Result<Vec<Entry>> {
         .collect()
 }
 
-/// The writer of the log. A single thread writes; lines that arrive while it syncs share the next sync.
+/// The writer of the log. A single thread writes; lines that arrive while it syncs share the next
+/// sync.
 pub(super) struct Witness {
     lines: mpsc::Sender<Line>,
     seq: AtomicU64,
@@ -129,21 +131,24 @@ impl Witness {
         })
     }
 
-    /// Numbers and queues an entry. Called under the world's lock, so that the order of lines is the order of effects.
-    /// The receiver completes when the entry is on disk, or fails if it cannot be written.
+    /// Numbers and queues an entry. Called under the world's lock, so that the order of lines is
+    /// the order of effects. The receiver completes when the entry is on disk, or fails if it
+    /// cannot be written.
     pub(super) fn submit(&self, mut entry: Entry) -> oneshot::Receiver<()> {
         entry.seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let mut bytes =
             serde_json::to_vec(&entry).expect("an entry has no map with keys that are not strings");
         bytes.push(b'\n');
         let (stored, receiver) = oneshot::channel();
-        // If the writer has stopped, its end is dropped; then `stored` is dropped here, and the receiver fails.
+        // If the writer has stopped, its end is dropped; then `stored` is dropped here, and the
+        // receiver fails.
         let _ = self.lines.send(Line { bytes, stored });
         receiver
     }
 }
 
-/// Writes until every sender is gone. Stops at the first error; then no request is answered, which tests notice.
+/// Writes until every sender is gone. Stops at the first error; then no request is answered, which
+/// tests notice.
 fn append(mut file: File, queue: &mpsc::Receiver<Line>) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Line> = std::iter::once(first).chain(queue.try_iter()).collect();

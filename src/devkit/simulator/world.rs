@@ -1,4 +1,5 @@
-//! The data behind the lock: the state document, the events of its changes, the active faults and the clock.
+//! The data behind the lock: the state document, the events of its changes, the active faults and
+//! the clock.
 
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -91,8 +92,8 @@ impl World {
             .filter(|item| !item.deleted)
     }
 
-    /// Creates a revision and its event. Returns the number of the revision and the event's body, or `None` if there is
-    /// no such work item.
+    /// Creates a revision and its event. Returns the number of the revision and the event's body,
+    /// or `None` if there is no such work item.
     pub(super) fn revise(
         &mut self,
         organization: &str,
@@ -153,8 +154,8 @@ impl WorkItem {
 }
 
 impl State {
-    /// Returns the unique name and the person for `name`: a unique name, an e-mail address, or `Name <either>`, in any
-    /// case.
+    /// Returns the unique name and the person for `name`: a unique name, an e-mail address, or
+    /// `Name <either>`, in any case.
     #[must_use]
     pub fn find_user(&self, name: &str) -> Option<(&String, &User)> {
         let bracketed = name
@@ -173,8 +174,8 @@ impl State {
     /// Checks the assumptions of the simulator. The error states what was expected.
     ///
     /// # Errors
-    /// If a work item has no revision, no known project or an id that is not a number, or its key is not
-    /// `organization:id`.
+    /// If a work item has no revision, no known project or an id that is not a number, or its key
+    /// is not `organization:id`.
     pub fn check(&self) -> Result<(), String> {
         for (key, item) in &self.work_items {
             let parsed = key

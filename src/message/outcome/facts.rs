@@ -10,8 +10,8 @@ use super::{
 };
 use crate::job::{JobId, JobState, WaitReason};
 
-/// The facts of an event, stored until it is published: the fields of all events in one flat structure. A field that a
-/// statement omits or sets to null is absent.
+/// The facts of an event, stored until it is published: the fields of all events in one flat
+/// structure. A field that a statement omits or sets to null is absent.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Facts {
     event: String,
@@ -41,8 +41,8 @@ pub struct Facts {
 pub struct UnknownEvent(String);
 
 impl Facts {
-    /// Returns the same facts as the answer to a repeated message: the event of the job's current state, or
-    /// [`ACCEPTED`] if that state is not an outcome and no follow-up is parked.
+    /// Returns the same facts as the answer to a repeated message: the event of the job's current
+    /// state, or [`ACCEPTED`] if that state is not an outcome and no follow-up is parked.
     #[must_use]
     pub fn as_answer(mut self) -> Self {
         let standing = self.state.and_then(|state| event_of(state, self.reason));
@@ -78,8 +78,8 @@ impl Facts {
         })
     }
 
-    /// Returns the event of a parked follow-up. Its reason is `children`, because the job waits for this follow-up in
-    /// addition to its own reason.
+    /// Returns the event of a parked follow-up. Its reason is `children`, because the job waits
+    /// for this follow-up in addition to its own reason.
     fn follow_up(self) -> Option<WaitingForFollowUp> {
         let (reason, wait_key) = (WaitReason::Children, WaitReason::Children.word().to_owned());
         let waiting = Waiting {

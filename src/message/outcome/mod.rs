@@ -1,6 +1,6 @@
-//! Announcements of the worker: outcome events on `dispatch.events`, and replies with the same bodies. The store keeps
-//! [`Facts`] with the change they describe. The worker publishes an [`Outcome`] built from them, so that only these
-//! types define the wire format.
+//! Announcements of the worker: outcome events on `dispatch.events`, and replies with the same
+//! bodies. The store keeps [`Facts`] with the change they describe. The worker publishes an
+//! [`Outcome`] built from them, so that only these types define the wire format.
 
 mod facts;
 
@@ -27,12 +27,14 @@ pub const PARKED: &str = "job.parked";
 pub const CANCELLED: &str = "job.cancelled";
 /// A message did not become a job.
 pub const REFUSED: &str = "message.refused";
-/// A follow-up of a job is parked. It does not run again, and the job does not succeed, until an operator acts.
+/// A follow-up of a job is parked. It does not run again, and the job does not succeed, until an
+/// operator acts.
 pub const FOLLOW_UP: &str = "job.waiting.follow_up";
 /// The prefix of the reason why a job waits.
 const WAITING: &str = "job.waiting.";
 
-/// The outcome of a message or of its job. `event` names it, and is the routing key on `dispatch.events`.
+/// The outcome of a message or of its job. `event` names it, and is the routing key on
+/// `dispatch.events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "outcome")]
 #[serde(tag = "event")]
@@ -129,7 +131,8 @@ pub struct Ended {
     /// The job.
     #[serde(flatten)]
     pub job: About,
-    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent
+    /// if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
@@ -146,7 +149,8 @@ pub struct Parked {
     pub hint: String,
     /// The failure that parked the job.
     pub error: Failure,
-    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent
+    /// if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
@@ -170,12 +174,14 @@ pub struct Waiting {
     pub job: About,
     /// Why the job waits.
     pub reason: WaitReason,
-    /// What the job waits for, such as `identity:7` or `schema:2`. Jobs with the same key wait for the same thing.
+    /// What the job waits for, such as `identity:7` or `schema:2`. Jobs with the same key wait for
+    /// the same thing.
     pub wait_key: String,
     /// The failure that made the job wait; absent if no failure did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent
+    /// if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
@@ -186,7 +192,8 @@ pub struct WaitingForConfiguration {
     /// The job, and why it waits.
     #[serde(flatten)]
     pub waiting: Waiting,
-    /// The template: `reason`, `no_accounts`, `choices` (each `account_id`, `name`), `fields`, `help`, `html`.
+    /// The template: `reason`, `no_accounts`, `choices` (each `account_id`, `name`), `fields`,
+    /// `help`, `html`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Value>,
 }
@@ -239,7 +246,8 @@ pub struct Refused {
     pub code: String,
     /// Why the message was refused, and what was expected.
     pub detail: String,
-    /// Id of the dead letter; absent if the message was not kept because its producer has too many dead letters.
+    /// Id of the dead letter; absent if the message was not kept because its producer has too many
+    /// dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter_id: Option<i64>,
     /// Time of the event on the database's clock: RFC 3339, UTC.
@@ -247,7 +255,8 @@ pub struct Refused {
     pub at: String,
 }
 
-/// Returns the event of a job that has reached `state`, or `None` if it waits for follow-ups, which is not an outcome.
+/// Returns the event of a job that has reached `state`, or `None` if it waits for follow-ups,
+/// which is not an outcome.
 #[must_use]
 pub fn event_of(state: JobState, reason: Option<WaitReason>) -> Option<String> {
     match (state, reason) {
@@ -261,7 +270,8 @@ pub fn event_of(state: JobState, reason: Option<WaitReason>) -> Option<String> {
 }
 
 impl Outcome {
-    /// Returns the common fields of a job's event, or `None` for a message that did not become a job.
+    /// Returns the common fields of a job's event, or `None` for a message that did not become a
+    /// job.
     #[must_use]
     pub const fn about(&self) -> Option<&About> {
         match self {

@@ -1,5 +1,6 @@
-//! The AsyncAPI 3.0 document (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>). It describes the worker
-//! as an application that receives jobs and control messages and sends outcomes.
+//! The AsyncAPI 3.0 document (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>). It
+//! describes the worker as an application that receives jobs and control messages and sends
+//! outcomes.
 
 use serde_json::{Map, Value, json};
 

@@ -1,10 +1,12 @@
-//! JSON Schemas (2020-12) of the messages that producers send and receive, generated from the types, and an AsyncAPI
-//! document that combines them. `dispatch schema` prints the files in this directory; a test compares them.
+//! JSON Schemas (2020-12) of the messages that producers send and receive, generated from the
+//! types, and an AsyncAPI document that combines them. `dispatch schema` prints the files in this
+//! directory; a test compares them.
 //!
-//! A message that is valid according to its schema is accepted, with these exceptions, which a schema cannot express:
-//! `source` and `dedupe_key` may be AMQP properties instead, and one of the two forms is required; the limits of 1 MiB
-//! and of 64 nested arrays and objects; duplicate keys; whole numbers written with a fraction (`1.0`); days that do not
-//! exist in the calendar; times outside the years 0000 to 9999 in UTC; half a surrogate pair in a text.
+//! A message that is valid according to its schema is accepted, with these exceptions, which a
+//! schema cannot express: `source` and `dedupe_key` may be AMQP properties instead, and one of the
+//! two forms is required; the limits of 1 MiB and of 64 nested arrays and objects; duplicate keys;
+//! whole numbers written with a fraction (`1.0`); days that do not exist in the calendar; times
+//! outside the years 0000 to 9999 in UTC; half a surrogate pair in a text.
 
 mod asyncapi;
 

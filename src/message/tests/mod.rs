@@ -1,4 +1,5 @@
-//! Decoding of bad input: the refusal of each kind of message, and properties that no message can break.
+//! Decoding of bad input: the refusal of each kind of message, and properties that no message can
+//! break.
 
 mod properties;
 mod repair;
@@ -56,7 +57,8 @@ fn code(body: impl AsRef<[u8]>) -> &'static str {
         .map_or("accepted", |refusal| refusal.code())
 }
 
-/// A message with one event whose payload nests `levels` deep; the message around it adds three levels.
+/// A message with one event whose payload nests `levels` deep; the message around it adds three
+/// levels.
 fn nested(levels: usize) -> String {
     let payload = format!("{}0{}", "[".repeat(levels), "]".repeat(levels));
     without("events").replacen('{', &format!(r#"{{"events":[{{"payload":{payload}}}],"#), 1)

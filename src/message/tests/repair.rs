@@ -1,4 +1,5 @@
-//! A value that cannot be represented does not make its message unreadable, and two different keys do not become equal.
+//! A value that cannot be represented does not make its message unreadable, and two different keys
+//! do not become equal.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -19,8 +19,8 @@ fn is_taken(message: &Value) -> bool {
     matches!(decode(message.to_string()), Ok(Intake::Request { .. }))
 }
 
-/// Returns whether only the decoder can judge the message: the origin of source and key, whole numbers written as
-/// fractions, leap seconds, and times that UTC cannot express.
+/// Returns whether only the decoder can judge the message: the origin of source and key, whole
+/// numbers written as fractions, leap seconds, and times that UTC cannot express.
 fn is_beyond_a_schema(message: &Value) -> bool {
     let is_fraction = |value: Option<&Value>| value.is_some_and(|number| number.is_f64());
     let no_key = ["source", "dedupe_key"]

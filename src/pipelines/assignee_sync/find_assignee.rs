@@ -1,8 +1,8 @@
 //! Finds the group's assignee among the users of the work item's account.
 //!
-//! *Needs*: nothing.
-//! *Effects*: none. The stage reads our own tables and the account's users (cached for up to five minutes).
-//! *Safe to repeat*: the stage only reads, and `patch_work_item` checks again that the result is still valid.
+//! *Needs*: nothing. *Effects*: none. The stage reads our own tables and the account's users
+//! (cached for up to five minutes). *Safe to repeat*: the stage only reads, and `patch_work_item`
+//! checks again that the result is still valid.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub enum FoundAssignee {
     Write(Target),
     /// There is nothing to write; the job ends here.
     Nothing(Nothing),
-    /// There is nothing to write, because several users of the account match the assignee's addresses equally: their names.
+    /// There is nothing to write, because several users of the account match the assignee's
+    /// addresses equally: their names.
     Ambiguous(Vec<String>),
 }
 
@@ -79,7 +80,8 @@ impl Stage for FindAssignee {
     type Product = Dispatch;
 
     const NAME: &'static str = "find_assignee";
-    /// Large accounts have many pages of users, each with its own deadline; after a minute, a run ends between two pages.
+    /// Large accounts have many pages of users, each with its own deadline; after a minute, a run
+    /// ends between two pages.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = FoundAssignee;
 
@@ -161,7 +163,8 @@ async fn find_user(
     Ok(found)
 }
 
-/// Returns the installation of the group's own organization: one tenant never acts as another's identity.
+/// Returns the installation of the group's own organization: one tenant never acts as another's
+/// identity.
 async fn installation(
     services: &Services,
     sync: &AssigneeSync,
@@ -175,7 +178,8 @@ async fn installation(
         .await?)
 }
 
-/// Returns the identity to act as, or `None` if the organization has switched outbound assignees off.
+/// Returns the identity to act as, or `None` if the organization has switched outbound assignees
+/// off.
 fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i64>, ProductFault> {
     if !installation.settings.assignee_outbound {
         return Ok(None);

@@ -1,4 +1,5 @@
-//! The pipeline `assignee_sync`: writes a group's assignee to another work item that is linked to the group.
+//! The pipeline `assignee_sync`: writes a group's assignee to another work item that is linked to
+//! the group.
 
 pub mod find_assignee;
 pub mod patch_work_item;
@@ -36,7 +37,8 @@ pub struct AssigneeSync {
 }
 
 impl AssigneeSync {
-    /// Returns the follow-up that writes the assignee. Its target distinguishes it from the other follow-ups of the job.
+    /// Returns the follow-up that writes the assignee. Its target distinguishes it from the other
+    /// follow-ups of the job.
     ///
     /// # Panics
     /// Never: four numbers can be serialized as JSON.

@@ -1,9 +1,10 @@
-//! Writes the assignee, unless the group has another assignee by now or a person has changed the work item.
+//! Writes the assignee, unless the group has another assignee by now or a person has changed the
+//! work item.
 //!
-//! *Needs*: `find_assignee`.
-//! *Effects*: K1 on `work_item:{integration}:{id}`: a PATCH that tests the revision first. One PATCH per work item at a time.
-//! *Safe to repeat*: after a PATCH whose answer was lost, the work item already has the value, and the ledger identifies it as
-//! our own write. Azure DevOps refuses a PATCH for an older revision.
+//! *Needs*: `find_assignee`. *Effects*: K1 on `work_item:{integration}:{id}`: a PATCH that tests
+//! the revision first. One PATCH per work item at a time. *Safe to repeat*: after a PATCH whose
+//! answer was lost, the work item already has the value, and the ledger identifies it as our own
+//! write. Azure DevOps refuses a PATCH for an older revision.
 
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ words! {
     }
 }
 
-/// The details that the ledger stores with the intent; the tracker recognizes our own write by them.
+/// The details that the ledger stores with the intent; the tracker recognizes our own write by
+/// them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Detail {
     /// The group of the write. For another group of the same work item, our write is a new change.
@@ -60,7 +62,8 @@ struct Detail {
     value: Option<String>,
 }
 
-/// The upper limit of a PATCH, regardless of the setting; the stage's own timeout leaves room for the reads before it.
+/// The upper limit of a PATCH, regardless of the setting; the stage's own timeout leaves room for
+/// the reads before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Looked = Prepared<Patched, Changes>;
@@ -78,14 +81,15 @@ impl Stage for PatchWorkItem {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let tracker = &cx.services.tracker;
-        // The order of these reads matters. One commit applies a link's revision together with its decision. If the revision read
-        // here counts as applied, the group read after it already contains the decision; otherwise a person's change would be
-        // neither new nor in the group, and would be overwritten permanently. The group is read after the work item: a value that
-        // another follow-up has written was the group's assignee before that write, so a group read earlier could be older and
-        // overwrite the newer value.
-        // A work item kept by an earlier run, before a wait, is older than both. That is harmless: the PATCH succeeds only if the
-        // work item is still at that revision, and otherwise everything is read again. But if an earlier call may have written,
-        // only a new read shows its result.
+        // The order of these reads matters. One commit applies a link's revision together with its
+        // decision. If the revision read here counts as applied, the group read after it already
+        // contains the decision; otherwise a person's change would be neither new nor in the
+        // group, and would be overwritten permanently. The group is read after the work item: a
+        // value that another follow-up has written was the group's assignee before that write, so
+        // a group read earlier could be older and overwrite the newer value. A work item kept by
+        // an earlier run, before a wait, is older than both. That is harmless: the PATCH succeeds
+        // only if the work item is still at that revision, and otherwise everything is read again.
+        // But if an earlier call may have written, only a new read shows its result.
         if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await?
         {
             cx.pieces().clear();
@@ -146,7 +150,8 @@ impl Stage for PatchWorkItem {
             unique_name: target.unique_name.as_deref(),
             deadline: Instant::from_std(effect.deadline),
         };
-        // The kept work item is useless once it may have changed: it is kept only if it is known to be unchanged.
+        // The kept work item is useless once it may have changed: it is kept only if it is known
+        // to be unchanged.
         let seen: Option<WorkItem> = cx.pieces().get(LOOK);
         cx.pieces().clear();
         let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
@@ -170,8 +175,8 @@ impl Stage for PatchWorkItem {
     }
 }
 
-/// Returns the present work item, or the one that an earlier run of this stage has kept; `None` if it is deleted or the identity
-/// cannot see it.
+/// Returns the present work item, or the one that an earlier run of this stage has kept; `None` if
+/// it is deleted or the identity cannot see it.
 async fn look(
     azure_devops: &mut SignedIn<'_>,
     sync: &AssigneeSync,
@@ -251,7 +256,8 @@ fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Dura
             outcome
         });
     }
-    // A person's change that no job has handled yet, and that is not earlier than the group's decision: its own event decides.
+    // A person's change that no job has handled yet, and that is not earlier than the group's
+    // decision: its own event decides.
     let is_news = item.rev > *applied_rev && !own_write;
     if is_news
         && group

@@ -125,7 +125,8 @@ pub(crate) fn enabled(
     })
 }
 
-/// Returns the next stage. Without an account, an identity can still list the accounts to choose from.
+/// Returns the next stage. Without an account, an identity can still list the accounts to choose
+/// from.
 const fn next(account: &Account, acting_as: ActingAs) -> Then {
     match (account, acting_as) {
         (Account::Found { .. }, _) | (Account::Missing(_), ActingAs::Identity(_)) => Then::Next,

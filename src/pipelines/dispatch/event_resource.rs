@@ -1,10 +1,12 @@
 //! Parses the work item's id and revision from the `resource` of an event.
 //!
-//! A subscription determines how much of the resource is sent. With minimal details, the resource contains only `id` and `url`,
-//! and the `id` of an update is the number of the update; only `url` then contains the work item's id. Source: Microsoft, "Web
-//! Hooks", "Resource details to send" (<https://learn.microsoft.com/azure/devops/service-hooks/services/webhooks>).
+//! A subscription determines how much of the resource is sent. With minimal details, the resource
+//! contains only `id` and `url`, and the `id` of an update is the number of the update; only `url`
+//! then contains the work item's id. Source: Microsoft, "Web Hooks", "Resource details to send"
+//! (<https://learn.microsoft.com/azure/devops/service-hooks/services/webhooks>).
 //!
-//! `url` is never called. It is a hint like the rest of the body, and only numbers are taken from it.
+//! `url` is never called. It is a hint like the rest of the body, and only numbers are taken from
+//! it.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +36,8 @@ struct Revision {
     rev: Value,
 }
 
-/// Returns the work item's id and revision. The `workItemId` of an update is 0 in test notifications.
+/// Returns the work item's id and revision. The `workItemId` of an update is 0 in test
+/// notifications.
 pub(super) fn work_item(is_update: bool, resource: &RawValue) -> Option<(i64, Option<i64>)> {
     let resource: Resource = serde_json::from_str(resource.get()).ok()?;
     let revision = resource
@@ -72,13 +75,15 @@ fn digits(text: &str) -> Option<i64> {
         .filter(|number| is_plain && is_right(number))
 }
 
-/// Checks an id or a revision: both are positive 32-bit numbers, and Azure DevOps refuses a whole batch for any other id.
+/// Checks an id or a revision: both are positive 32-bit numbers, and Azure DevOps refuses a whole
+/// batch for any other id.
 fn is_right(number: &i64) -> bool {
     (1..=i64::from(i32::MAX)).contains(number)
 }
 
-/// Parses the id after the last `workItems` or `recyclebin` of a URL, and the revision if `/revisions/N` follows. An organization
-/// or a project may have the same name, but precedes them in the URL.
+/// Parses the id after the last `workItems` or `recyclebin` of a URL, and the revision if
+/// `/revisions/N` follows. An organization or a project may have the same name, but precedes them
+/// in the URL.
 fn named_in(url: &str) -> Option<(i64, Option<i64>)> {
     let path = url.split(['?', '#']).next()?;
     let mut segments = path.split('/');

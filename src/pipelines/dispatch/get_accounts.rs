@@ -1,4 +1,5 @@
-//! Lists the accounts that the token's owner may use. If the job's account is not among them, a person must choose one.
+//! Lists the accounts that the token's owner may use. If the job's account is not among them, a
+//! person must choose one.
 //!
 //! *Needs*: `fetch_states`, `retrieve_user`.
 //! *Effects*: none. The stage reads the list of accounts from Azure DevOps.
@@ -39,7 +40,8 @@ impl Stage for GetAccounts {
 
     const NAME: &'static str = "get_accounts";
     const NEEDS: &'static [&'static str] = &[FetchStates::NAME, RetrieveUser::NAME];
-    /// Covers two calls of Azure DevOps and, between them, a refresh that may wait for another one.
+    /// Covers two calls of Azure DevOps and, between them, a refresh that may wait for another
+    /// one.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Accounts;
 

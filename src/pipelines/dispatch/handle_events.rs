@@ -1,12 +1,12 @@
 //! Selects the service-hook events that are genuine and new.
 //!
-//! *Needs*: `fetch_states`.
-//! *Effects*: none. An event counts as seen only after `update_assignments` has committed it, so the events of a job that is
-//! parked before that stage are not lost.
-//! *Safe to repeat*: the stage only reads our own tables and the stored request.
+//! *Needs*: `fetch_states`. *Effects*: none. An event counts as seen only after
+//! `update_assignments` has committed it, so the events of a job that is parked before that stage
+//! are not lost. *Safe to repeat*: the stage only reads our own tables and the stored request.
 //!
-//! Events are only hints, because the present state of the work item decides. Only the sender and the work item are parsed from a
-//! body. Source: Microsoft, "Service hooks events" (<https://learn.microsoft.com/azure/devops/service-hooks/events>).
+//! Events are only hints, because the present state of the work item decides. Only the sender and
+//! the work item are parsed from a body. Source: Microsoft, "Service hooks events"
+//! (<https://learn.microsoft.com/azure/devops/service-hooks/events>).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -183,8 +183,8 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
 
 const CREATED: &str = "workitem.created";
 const UPDATED: &str = "workitem.updated";
-/// The supported event types. A deletion or a restoration changes whether the work item exists, so it is read again. A comment
-/// changes neither assignee nor state.
+/// The supported event types. A deletion or a restoration changes whether the work item exists, so
+/// it is read again. A comment changes neither assignee nor state.
 const SUPPORTED: [&str; 4] = [CREATED, UPDATED, "workitem.deleted", "workitem.restored"];
 /// The limit of an event's id. Azure DevOps uses GUIDs, which are shorter.
 const EVENT_ID_BYTES: usize = 128;
@@ -198,7 +198,8 @@ fn event_id(id: &Value) -> Option<String> {
     right.then(|| id.to_owned())
 }
 
-/// Compares with every secret in constant time, so that the time reveals neither which secret matches nor how closely.
+/// Compares with every secret in constant time, so that the time reveals neither which secret
+/// matches nor how closely.
 fn is_known_secret(given: Option<&str>, secrets: &[[u8; 32]]) -> bool {
     let Some(given) = given.and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()) else {
         return false;
@@ -211,8 +212,8 @@ fn is_known_secret(given: Option<&str>, secrets: &[[u8; 32]]) -> bool {
         .into()
 }
 
-/// Checks the account: a body that names collections or accounts must name the job's. For a body that names none, the secret
-/// alone decides.
+/// Checks the account: a body that names collections or accounts must name the job's. For a body
+/// that names none, the secret alone decides.
 fn is_of_account(containers: Option<&Value>, account_id: &str) -> bool {
     let id = |container: &str| containers.and_then(|all| all.get(container)?.get("id")?.as_str());
     let mut named = [id("collection"), id("account")]

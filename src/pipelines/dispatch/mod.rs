@@ -31,7 +31,8 @@ pub use update_assignments::UpdateAssignments;
 use super::{DISPATCH, Dispatch};
 use crate::engine::Pipeline;
 
-/// ★ Returns the pipeline with its stages in order, and the stage outside that order to which a job without an account jumps.
+/// ★ Returns the pipeline with its stages in order, and the stage outside that order to which a
+/// job without an account jumps.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
     Pipeline::new("dispatch", DISPATCH)

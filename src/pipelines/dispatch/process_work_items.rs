@@ -1,10 +1,10 @@
-//! Reads the present state of each work item concerned. The present state decides and an event is only a hint, so order, loss
-//! and repetition of events do not matter.
+//! Reads the present state of each work item concerned. The present state decides and an event is
+//! only a hint, so order, loss and repetition of events do not matter.
 //!
-//! *Needs*: `fetch_states`, `search_issues`, `handle_events`.
-//! *Effects*: none. The stage reads work items and the categories of their states.
-//! *Safe to repeat*: the stage only reads. A repeat reads a newer state, and revisions prevent an older one from being applied
-//! after it. Pieces that were read are kept if the stage is interrupted.
+//! *Needs*: `fetch_states`, `search_issues`, `handle_events`. *Effects*: none. The stage reads
+//! work items and the categories of their states. *Safe to repeat*: the stage only reads. A repeat
+//! reads a newer state, and revisions prevent an older one from being applied after it. Pieces
+//! that were read are kept if the stage is interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,7 +33,8 @@ pub struct ProcessedWorkItems {
     pub items: Vec<ProcessedWorkItem>,
     /// The work items that are deleted, or that the identity cannot see, sorted by id.
     pub deleted: Vec<i64>,
-    /// The work items that are skipped in whole or in part, sorted by id; they do not stop the others.
+    /// The work items that are skipped in whole or in part, sorted by id; they do not stop the
+    /// others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
 }
@@ -43,7 +44,8 @@ pub struct ProcessedWorkItems {
 pub struct ProcessedWorkItem {
     /// Revision, assignee, state, and the person and time of the last change.
     pub item: WorkItem,
-    /// The category of its state; `None` if its type no longer has that state, or if the states of its type cannot be read.
+    /// The category of its state; `None` if its type no longer has that state, or if the states of
+    /// its type cannot be read.
     pub category: Option<StateCategory>,
 }
 
@@ -61,9 +63,11 @@ pub struct SetAside {
 words! {
     /// Why a work item is skipped in whole or in part.
     SetAsideReason {
-        /// The whole work item is skipped: a required field is missing, or does not have the documented form.
+        /// The whole work item is skipped: a required field is missing, or does not have the
+        /// documented form.
         Unreadable = "unreadable",
-        /// Its status is skipped: Azure DevOps does not return the categories of its type's states.
+        /// Its status is skipped: Azure DevOps does not return the categories of its type's
+        /// states.
         StatesUnavailable = "states_unavailable",
     }
 }
@@ -89,7 +93,8 @@ impl Stage for ProcessWorkItems {
     const NAME: &'static str = "process_work_items";
     const NEEDS: &'static [&'static str] =
         &[FetchStates::NAME, SearchIssues::NAME, HandleEvents::NAME];
-    /// Covers up to six batches, and one call for each (project, type); each call has its own deadline.
+    /// Covers up to six batches, and one call for each (project, type); each call has its own
+    /// deadline.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = ProcessedWorkItems;
 
@@ -138,7 +143,8 @@ fn reasons(processed: &ProcessedWorkItems) -> BTreeMap<String, u32> {
     reasons
 }
 
-/// Reads the states of all types. A type that Azure DevOps does not know or does not show does not stop the others.
+/// Reads the states of all types. A type that Azure DevOps does not know or does not show does not
+/// stop the others.
 async fn type_states(
     azure_devops: &mut SignedIn<'_>,
     account: &str,
@@ -212,8 +218,8 @@ fn processed(mut concerned: BTreeSet<i64>, read: WorkItems, states: &States) -> 
     }
 }
 
-/// Returns the work items that cannot be read, and removes them from `concerned`. If an unreadable one has no id, it may be any
-/// of the missing ones, so none of these counts as deleted.
+/// Returns the work items that cannot be read, and removes them from `concerned`. If an unreadable
+/// one has no id, it may be any of the missing ones, so none of these counts as deleted.
 fn unreadable(concerned: &mut BTreeSet<i64>, read: &WorkItems) -> Vec<SetAside> {
     let aside = |work_item_id, why: &str| SetAside {
         work_item_id,

@@ -1,8 +1,8 @@
 //! Reads the profile of the token's owner.
 //!
-//! *Needs*: `fetch_states`.
-//! *Effects*: none. The stage reads the profile from Azure DevOps.
-//! *Safe to repeat*: the stage only reads, and each version of the tokens is refreshed once, by one of the jobs that use it.
+//! *Needs*: `fetch_states`. *Effects*: none. The stage reads the profile from Azure DevOps. *Safe
+//! to repeat*: the stage only reads, and each version of the tokens is refreshed once, by one of
+//! the jobs that use it.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ impl Stage for RetrieveUser {
 
     const NAME: &'static str = "retrieve_user";
     const NEEDS: &'static [&'static str] = &[FetchStates::NAME];
-    /// Covers two calls of Azure DevOps and, between them, a refresh that may wait for another one.
+    /// Covers two calls of Azure DevOps and, between them, a refresh that may wait for another
+    /// one.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Profile;
 

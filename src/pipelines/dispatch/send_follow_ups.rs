@@ -1,9 +1,10 @@
-//! Makes the follow-ups of the changes: assignees to other linked work items, messages to people, and an answer to a click.
+//! Makes the follow-ups of the changes: assignees to other linked work items, messages to people,
+//! and an answer to a click.
 //!
-//! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`.
-//! *Effects*: none outside Postgres. Follow-ups are data that the commit inserts; their ids derive from parent, generation and
-//! target.
-//! *Safe to repeat*: the same changes result in the same targets, so a repeat cannot duplicate a follow-up.
+//! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`. *Effects*:
+//! none outside Postgres. Follow-ups are data that the commit inserts; their ids derive from
+//! parent, generation and target. *Safe to repeat*: the same changes result in the same targets,
+//! so a repeat cannot duplicate a follow-up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +76,8 @@ impl Stage for SendFollowUps {
     }
 }
 
-/// The net changes by group: several work items of one job may have changed the same group in sequence.
+/// The net changes by group: several work items of one job may have changed the same group in
+/// sequence.
 #[derive(Debug, Default)]
 struct NetChanges {
     assignees: BTreeMap<i64, AssigneeChange>,
@@ -139,9 +141,10 @@ impl NetChanges {
     }
 }
 
-/// Returns the destinations by organization. The request names only destinations of its own organization. Changes of another
-/// organization's groups that are linked to the same work items go only to that organization's default destinations, so no tenant
-/// receives messages about another's groups.
+/// Returns the destinations by organization. The request names only destinations of its own
+/// organization. Changes of another organization's groups that are linked to the same work items
+/// go only to that organization's default destinations, so no tenant receives messages about
+/// another's groups.
 async fn destinations(
     tracker: &Tracker,
     request: &Request,
@@ -238,7 +241,8 @@ fn happened_at(plan: &Plan, group_id: i64, work_item_id: i64) -> Option<OffsetDa
     link.map(|link| link.changed_date)
 }
 
-/// Returns a follow-up for each other work item of a group whose assignee changed, and for each one that is behind its group.
+/// Returns a follow-up for each other work item of a group whose assignee changed, and for each
+/// one that is behind its group.
 fn syncs(
     changed: &NetChanges,
     applied: &Applied,

@@ -1,8 +1,8 @@
 //! Plans the assignees and statuses of the linked groups.
 //!
-//! *Needs*: `fetch_states`, `process_work_items`.
-//! *Effects*: none. `update_assignments` applies the plan.
-//! *Safe to repeat*: the stage only reads our own tables, and applying the plan detects changes that were made meanwhile.
+//! *Needs*: `fetch_states`, `process_work_items`. *Effects*: none. `update_assignments` applies
+//! the plan. *Safe to repeat*: the stage only reads our own tables, and applying the plan detects
+//! changes that were made meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -27,7 +27,8 @@ pub struct SyncAssignees;
 pub struct Plan {
     /// One entry for each (group, work item), sorted by group and work item.
     pub links: Vec<PlannedLink>,
-    /// The organization of each group: follow-ups act for the group's organization, which may differ from the request's.
+    /// The organization of each group: follow-ups act for the group's organization, which may
+    /// differ from the request's.
     pub organizations: BTreeMap<i64, i64>,
 }
 
@@ -115,7 +116,8 @@ fn plan(
     }
 }
 
-/// Counts the work items without a linked group, and the links whose assignee is not a user of the tracker.
+/// Counts the work items without a linked group, and the links whose assignee is not a user of the
+/// tracker.
 fn left_aside(plan: &Plan, items: &HashMap<i64, ProcessedWorkItem>) -> BTreeMap<String, u32> {
     let linked: HashSet<i64> = plan.links.iter().map(|link| link.work_item_id).collect();
     let not_linked = items.keys().filter(|id| !linked.contains(id)).count();
@@ -155,8 +157,8 @@ fn assignee_plan(group: &LinkedGroup, assignee: &Assignee, members: &Members) ->
         )
 }
 
-/// Returns the change of status: not-done → done resolves, done → not-done unresolves. If nothing was applied yet, only done
-/// causes a change.
+/// Returns the change of status: not-done → done resolves, done → not-done unresolves. If nothing
+/// was applied yet, only done causes a change.
 fn status_plan(group: &LinkedGroup, now: Option<StateCategory>) -> StatusPlan {
     let Some(now) = now.filter(|_| group.settings.status_inbound) else {
         return StatusPlan::None;
@@ -191,8 +193,8 @@ const fn word(category: StateCategory) -> &'static str {
     }
 }
 
-/// Returns the assignee in the form that the ledger of our own writes stores, `None` if unassigned. A person without a name or an
-/// address does not count as unassigned.
+/// Returns the assignee in the form that the ledger of our own writes stores, `None` if
+/// unassigned. A person without a name or an address does not count as unassigned.
 pub(crate) fn as_written(assignee: &Assignee) -> Option<String> {
     match assignee {
         Assignee::Unassigned => None,

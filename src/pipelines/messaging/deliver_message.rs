@@ -1,11 +1,12 @@
 //! Delivers the message through its destination's channel.
 //!
-//! *Needs*: `render_message`.
-//! *Effects*: the class that the channel declares (K1, K2 or K3). The key derives from job, generation, stage and
-//! `destination:{id}`, or `interaction:{job}` for an answer to a click.
-//! *Safe to repeat*: a keyed delivery is repeated with the same key. Before an at-least-once delivery with an unknown outcome is
-//! repeated, the engine records that a duplicate is possible, or parks the job if the destination's policy is `hold`. If some
-//! recipients are refused for now, the names of the others are kept with the job, and a repeat delivers only to the rest.
+//! *Needs*: `render_message`. *Effects*: the class that the channel declares (K1, K2 or K3). The
+//! key derives from job, generation, stage and `destination:{id}`, or `interaction:{job}` for an
+//! answer to a click. *Safe to repeat*: a keyed delivery is repeated with the same key. Before an
+//! at-least-once delivery with an unknown outcome is repeated, the engine records that a duplicate
+//! is possible, or parks the job if the destination's policy is `hold`. If some recipients are
+//! refused for now, the names of the others are kept with the job, and a repeat delivers only to
+//! the rest.
 
 use std::time::Duration;
 
@@ -45,10 +46,12 @@ pub struct DeliveredMessage {
     pub refused: Vec<RefusedRecipient>,
 }
 
-/// The name of the kept piece of an unfinished delivery: the recipients that have received the message.
+/// The name of the kept piece of an unfinished delivery: the recipients that have received the
+/// message.
 const DELIVERED_TO: &str = "delivered_to";
 
-/// The upper limit of a delivery, regardless of the setting; the stage's own timeout leaves room for the reads before it.
+/// The upper limit of a delivery, regardless of the setting; the stage's own timeout leaves room
+/// for the reads before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Stage for DeliverMessage {
@@ -56,7 +59,8 @@ impl Stage for DeliverMessage {
 
     const NAME: &'static str = "deliver_message";
     const NEEDS: &'static [&'static str] = &[RenderMessage::NAME];
-    /// Retries for about a day, like other stages, but at most an hour apart: people wait for messages after an outage.
+    /// Retries for about a day, like other stages, but at most an hour apart: people wait for
+    /// messages after an outage.
     const RETRY: RetryPolicy = RetryPolicy {
         attempts: 30,
         base: Duration::from_secs(1),
@@ -144,8 +148,9 @@ fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {
     );
 }
 
-/// Returns the scope in which calls are limited and held. Each registered destination has its own, for the messages of all jobs,
-/// unless its channel declares a limit that several destinations share. The clicks of an organization share one scope.
+/// Returns the scope in which calls are limited and held. Each registered destination has its own,
+/// for the messages of all jobs, unless its channel declares a limit that several destinations
+/// share. The clicks of an organization share one scope.
 fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Scope {
     let organization = &destination.organization;
     let scope = match to {
@@ -155,8 +160,8 @@ fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Sco
     scope.limited_with(channel.shared_limit(&config(destination)))
 }
 
-/// Refuses an answer after the click's token has expired. Discord counts from the click, which precedes the acceptance of its
-/// job, so a later call cannot succeed.
+/// Refuses an answer after the click's token has expired. Discord counts from the click, which
+/// precedes the acceptance of its job, so a later call cannot succeed.
 fn in_time(to: Recipient, now: OffsetDateTime) -> Result<(), ProductFault> {
     match to {
         Recipient::Interaction(job) if now - job.accepted_at() >= TOKEN_LIFE => {
@@ -214,7 +219,8 @@ fn intent(
     })
 }
 
-/// Returns the resource that serializes answers: the answers to one click may edit the same message.
+/// Returns the resource that serializes answers: the answers to one click may edit the same
+/// message.
 fn resource(to: Recipient) -> Option<String> {
     matches!(to, Recipient::Interaction(_)).then(|| to.target())
 }

@@ -48,7 +48,8 @@ pub struct Notice {
 pub enum Recipient {
     /// A registered destination, by row id.
     DestinationId(i64),
-    /// The person whose click created this job. The token for the answer is sealed in that job's payload and stored nowhere else.
+    /// The person whose click created this job. The token for the answer is sealed in that job's
+    /// payload and stored nowhere else.
     Interaction(JobId),
 }
 
@@ -113,7 +114,8 @@ impl Notice {
         }
     }
 
-    /// Returns the follow-up that delivers this notice. Its target distinguishes it from the other follow-ups of the job.
+    /// Returns the follow-up that delivers this notice. Its target distinguishes it from the other
+    /// follow-ups of the job.
     ///
     /// # Panics
     /// Never: `System.ChangedDate` was parsed from RFC 3339, so its year can be formatted.
@@ -139,8 +141,8 @@ impl Notice {
     }
 }
 
-/// Returns the present destination and its channel, for a message of a job of `organization`. The destination's secret is never
-/// part of a checkpoint.
+/// Returns the present destination and its channel, for a message of a job of `organization`. The
+/// destination's secret is never part of a checkpoint.
 async fn destination<'a>(
     services: &'a Services,
     organization: &str,

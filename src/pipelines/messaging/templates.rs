@@ -1,4 +1,5 @@
-//! One template per kind of event. Templates return data; the channel escapes it and applies its limits.
+//! One template per kind of event. Templates return data; the channel escapes it and applies its
+//! limits.
 
 use serde_json::json;
 

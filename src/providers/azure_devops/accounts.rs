@@ -1,4 +1,5 @@
-//! Accounts (<https://learn.microsoft.com/rest/api/azure/devops/account/accounts/list?view=azure-devops-rest-7.1>).
+//! Accounts
+//! (<https://learn.microsoft.com/rest/api/azure/devops/account/accounts/list?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};

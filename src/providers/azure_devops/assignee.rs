@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 pub enum Assignee {
     /// The work item has no assignee.
     Unassigned,
-    /// A person. If every part is missing, an unidentified person, who matches no user and is not the same as `Unassigned`.
+    /// A person. If every part is missing, an unidentified person, who matches no user and is not
+    /// the same as `Unassigned`.
     Person {
         /// The display name.
         display_name: Option<String>,
@@ -51,9 +52,9 @@ impl From<Identity<'_>> for Assignee {
 }
 
 impl Assignee {
-    /// Parses the value of a field: an identity object, `Name <mail>`, `Name <DOMAIN\user>`, or a bare name or address. Null,
-    /// empty and blank values are `Unassigned`. Never fails: any other value is an unidentified person, so that an invalid value
-    /// does not remove an assignee.
+    /// Parses the value of a field: an identity object, `Name <mail>`, `Name <DOMAIN\user>`, or a
+    /// bare name or address. Null, empty and blank values are `Unassigned`. Never fails: any other
+    /// value is an unidentified person, so that an invalid value does not remove an assignee.
     #[must_use]
     pub fn read(field: Option<&RawValue>) -> Self {
         let Some(field) = field.map(RawValue::get) else {
@@ -122,8 +123,8 @@ impl Assignee {
     }
 }
 
-/// Splits `Name <account>` at the last `<`: names may contain brackets, accounts do not. If the brackets do not contain an
-/// account, they belong to the name.
+/// Splits `Name <account>` at the last `<`: names may contain brackets, accounts do not. If the
+/// brackets do not contain an account, they belong to the name.
 fn split_account(text: &str) -> Option<(&str, &str)> {
     let (name, account) = text.strip_suffix('>')?.rsplit_once('<')?;
     let account = account.trim();

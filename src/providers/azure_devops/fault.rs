@@ -12,11 +12,13 @@ use crate::providers::said::Said;
 /// A call to Azure DevOps failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AzureDevOpsFault {
-    /// The access token is not (or no longer) accepted for this call: 401, 203, or a sign-in page instead of an answer. One
-    /// answer does not show whether the token is invalid or its owner has no access.
+    /// The access token is not (or no longer) accepted for this call: 401, 203, or a sign-in page
+    /// instead of an answer. One answer does not show whether the token is invalid or its owner
+    /// has no access.
     #[error("azure_devops: the access token is not accepted: {0}")]
     Unauthorized(Unauthorized),
-    /// A sign-in page or a redirect to one, although the token is accepted elsewhere and was refreshed.
+    /// A sign-in page or a redirect to one, although the token is accepted elsewhere and was
+    /// refreshed.
     #[error("azure_devops: the access token is valid, but the account {0}")]
     SignInPage(Unauthorized),
     /// The token is refused, and its validity could not be checked.
@@ -170,8 +172,8 @@ impl Fault for AzureDevOpsFault {
 }
 
 impl AzureDevOpsFault {
-    /// Returns the refusal of the request's content, which a repetition would get again. `None` for faults of the token, of the
-    /// host or of the network.
+    /// Returns the refusal of the request's content, which a repetition would get again. `None`
+    /// for faults of the token, of the host or of the network.
     #[must_use]
     pub fn refused(&self) -> Option<Refused<'_>> {
         let Self::Http(HttpFault { kind, .. }) = self else {
@@ -195,7 +197,8 @@ impl AzureDevOpsFault {
     }
 }
 
-/// Returns the refusal of a token: a 401 with the vendor's explanation, or a sign-in page, whose text is not an explanation.
+/// Returns the refusal of a token: a 401 with the vendor's explanation, or a sign-in page, whose
+/// text is not an explanation.
 pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
     let is_page = || {
         answer
@@ -231,8 +234,8 @@ const GONE: [&str; 3] = [
     "WorkItemNotFoundException",
 ];
 
-/// Returns the fault of a patch that was refused because of the work item's present state. A 409 always means a concurrent
-/// change: the job reads the work item again before it decides.
+/// Returns the fault of a patch that was refused because of the work item's present state. A 409
+/// always means a concurrent change: the job reads the work item again before it decides.
 pub(super) fn overtaken(answer: &HttpResponse) -> Option<AzureDevOpsFault> {
     let names = |said: &Said, codes: &[&str]| codes.iter().any(|code| said.names(code));
     match answer.status {

@@ -1,4 +1,5 @@
-//! Users (<https://learn.microsoft.com/rest/api/azure/devops/graph/users/list?view=azure-devops-rest-7.1>).
+//! Users
+//! (<https://learn.microsoft.com/rest/api/azure/devops/graph/users/list?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -71,14 +72,16 @@ impl GraphUser {
 pub enum FoundUser {
     /// No user matches.
     Nobody,
-    /// One user matches, or matches better than all others: an exact principal name is better than an e-mail address, and a live
-    /// user is better than a deleted one or one whose name another identity has taken over.
+    /// One user matches, or matches better than all others: an exact principal name is better than
+    /// an e-mail address, and a live user is better than a deleted one or one whose name another
+    /// identity has taken over.
     One(GraphUser),
     /// Several users match equally: their principal names, or descriptors where these are missing.
     Several(Vec<String>),
 }
 
-/// A search for the user with one of some addresses, page by page. It can be stored between two pages.
+/// A search for the user with one of some addresses, page by page. It can be stored between two
+/// pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsersSearch {
     /// The addresses in lower case, sorted.
@@ -134,8 +137,8 @@ impl Operation for UsersPage<'_> {
 }
 
 impl UsersSearch {
-    /// Creates a search for the user whose principal name or e-mail address is one of `emails`, regardless of case. Returns
-    /// `None` if `emails` has no address.
+    /// Creates a search for the user whose principal name or e-mail address is one of `emails`,
+    /// regardless of case. Returns `None` if `emails` has no address.
     #[must_use]
     pub fn new(emails: &[String]) -> Option<Self> {
         let mut wanted: Vec<String> = emails
@@ -161,8 +164,8 @@ impl UsersSearch {
         self.wanted == other.wanted
     }
 
-    /// Returns the next page, or `None` at the end of the search. If there are more pages than are searched, the users found so
-    /// far are the result.
+    /// Returns the next page, or `None` at the end of the search. If there are more pages than are
+    /// searched, the users found so far are the result.
     ///
     /// # Errors
     /// [`AzureDevOpsFault::TooManyUsers`] if no user was found on these pages.
@@ -180,8 +183,8 @@ impl UsersSearch {
         }
     }
 
-    /// Adds the users of a page. In a search for one address, a live user with exactly this principal name ends the search: no
-    /// other match can be better or equal.
+    /// Adds the users of a page. In a search for one address, a live user with exactly this
+    /// principal name ends the search: no other match can be better or equal.
     pub fn take(&mut self, page: Users) {
         for user in page.users {
             let Some(is) = user.matches(&self.wanted) else {
@@ -235,7 +238,8 @@ impl UsersSearch {
 }
 
 impl AzureDevOps {
-    /// Returns the result of the same search by the same tenant (its row id) in the last five minutes.
+    /// Returns the result of the same search by the same tenant (its row id) in the last five
+    /// minutes.
     #[must_use]
     pub fn known_user(
         &self,

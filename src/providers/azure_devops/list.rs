@@ -7,9 +7,10 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// A list of entries: `{count, value}`, or a bare array where the documentation states that. A null entry, which the token may
-/// not see, is skipped. An entry that cannot be parsed does not affect the others. The parser is streaming and does not copy
-/// unused fields, because an answer may be hostile.
+/// A list of entries: `{count, value}`, or a bare array where the documentation states that. A
+/// null entry, which the token may not see, is skipped. An entry that cannot be parsed does not
+/// affect the others. The parser is streaming and does not copy unused fields, because an answer
+/// may be hostile.
 pub(super) struct List<'a, T> {
     pub(super) items: Vec<T>,
     /// The entries that do not have the shape of `T`.
@@ -26,7 +27,8 @@ impl<T> List<'_, T> {
     /// Returns the entries that could be parsed.
     ///
     /// # Errors
-    /// If there are entries and none of them could be parsed: the answer does not match the vendor's documentation.
+    /// If there are entries and none of them could be parsed: the answer does not match the
+    /// vendor's documentation.
     pub(super) fn readable(self) -> Result<Vec<T>, serde_json::Error> {
         match self.unreadable.into_iter().next() {
             Some(first) if self.items.is_empty() => Err(first.why),

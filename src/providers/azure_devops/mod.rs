@@ -1,7 +1,8 @@
-//! Azure DevOps Services, REST 7.1 (<https://learn.microsoft.com/rest/api/azure/devops/?view=azure-devops-rest-7.1>).
+//! Azure DevOps Services, REST 7.1
+//! (<https://learn.microsoft.com/rest/api/azure/devops/?view=azure-devops-rest-7.1>).
 //!
-//! Each submodule is one area of the vendor's API. This module has the parts that they share: hosts, addresses, credentials and
-//! faults.
+//! Each submodule is one area of the vendor's API. This module has the parts that they share:
+//! hosts, addresses, credentials and faults.
 
 mod accounts;
 mod assignee;
@@ -116,7 +117,8 @@ impl fmt::Debug for AzureDevOps {
 }
 
 impl AzureDevOps {
-    /// Creates a client of `hosts`. A call that reads may take `call_timeout`, a paged one that long per page.
+    /// Creates a client of `hosts`. A call that reads may take `call_timeout`, a paged one that
+    /// long per page.
     ///
     /// # Errors
     /// [`BadHost`] if one of the addresses may not be called.
@@ -163,8 +165,8 @@ impl AzureDevOps {
             .await
     }
 
-    /// Sends a call with a token once the governor admits it. A refused token is a fault; an answer with any other status is
-    /// returned.
+    /// Sends a call with a token once the governor admits it. A refused token is a fault; an
+    /// answer with any other status is returned.
     async fn send(
         &self,
         caller: Caller<'_>,
@@ -193,7 +195,8 @@ impl AzureDevOps {
     }
 }
 
-/// Returns the result of a call for the governor. The vendor sends `Retry-After` also in a 200, before it refuses calls
+/// Returns the result of a call for the governor. The vendor sends `Retry-After` also in a 200,
+/// before it refuses calls
 /// (<https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits#api-client-experience>).
 fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
     let Ok(answer) = answer else {
@@ -212,7 +215,8 @@ fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
     }
 }
 
-/// Returns an address below `base`. Each segment is percent-encoded, so that a name with a slash stays one segment.
+/// Returns an address below `base`. Each segment is percent-encoded, so that a name with a slash
+/// stays one segment.
 fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, HttpFault> {
     let unsendable = |why: String| HttpFault {
         provider: &AZURE_DEVOPS,

@@ -1,4 +1,5 @@
-//! Profiles (<https://learn.microsoft.com/rest/api/azure/devops/profile/profiles/get?view=azure-devops-rest-7.1>).
+//! Profiles
+//! (<https://learn.microsoft.com/rest/api/azure/devops/profile/profiles/get?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};

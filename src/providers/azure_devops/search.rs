@@ -45,7 +45,8 @@ impl SearchQuery {
     }
 }
 
-/// The progress of a search: the work items found, and the next page. It can be stored between two pages.
+/// The progress of a search: the work items found, and the next page. It can be stored between two
+/// pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkItemSearch {
     /// The ids without duplicates, in the vendor's order.
@@ -177,7 +178,8 @@ impl SearchPage<'_> {
         address(&to.search, &segments, &[("api-version", API_VERSION)])
     }
 
-    /// Parses a page. The vendor answers 200 even if it could not search; `infoCode` shows it. A result without an id is skipped.
+    /// Parses a page. The vendor answers 200 even if it could not search; `infoCode` shows it. A
+    /// result without an id is skipped.
     fn page(&self, answer: &HttpResponse) -> Result<SearchedPage, AzureDevOpsFault> {
         let page: Page<'_> = answer.json()?;
         let is_trimmed = use_of(page.info_code)? == Use::Trimmed;
@@ -215,8 +217,9 @@ enum Use {
     Trimmed,
 }
 
-/// Returns the meaning of an `infoCode`, by the vendor's table (in its documentation of `WorkItemSearchResponse`). Codes that are
-/// not in it are "used for internal purpose": the results are used.
+/// Returns the meaning of an `infoCode`, by the vendor's table (in its documentation of
+/// `WorkItemSearchResponse`). Codes that are not in it are "used for internal purpose": the
+/// results are used.
 fn use_of(code: i64) -> Result<Use, AzureDevOpsFault> {
     let not_ready = |meaning| Err(AzureDevOpsFault::SearchNotReady { code, meaning });
     let refused = |meaning| Err(AzureDevOpsFault::SearchRefused { code, meaning });

@@ -1,5 +1,6 @@
-//! A bounded cache of the users found for e-mail addresses, with a short lifetime. Each tenant sees only what its own identities
-//! have found: the identities of others may not see the same users, and must not learn who is in an account.
+//! A bounded cache of the users found for e-mail addresses, with a short lifetime. Each tenant
+//! sees only what its own identities have found: the identities of others may not see the same
+//! users, and must not learn who is in an account.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,9 +26,9 @@ struct Entry {
 
 type OfTenant = HashMap<Key, Entry>;
 
-/// Results of searches (also [`FoundUser::Nobody`]) by the tenant's row id, each kept for [`KEPT_FOR`]. A tenant has at most
-/// [`OF_TENANT`] entries, of which the oldest is evicted; all tenants have at most [`ENTRIES`], of which the tenant with the most
-/// entries loses its oldest.
+/// Results of searches (also [`FoundUser::Nobody`]) by the tenant's row id, each kept for
+/// [`KEPT_FOR`]. A tenant has at most [`OF_TENANT`] entries, of which the oldest is evicted; all
+/// tenants have at most [`ENTRIES`], of which the tenant with the most entries loses its oldest.
 #[derive(Debug, Default)]
 pub(super) struct UserCache(Mutex<HashMap<i64, OfTenant>>);
 

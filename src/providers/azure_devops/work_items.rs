@@ -1,4 +1,5 @@
-//! Work items (<https://learn.microsoft.com/rest/api/azure/devops/wit/?view=azure-devops-rest-7.1>).
+//! Work items
+//! (<https://learn.microsoft.com/rest/api/azure/devops/wit/?view=azure-devops-rest-7.1>).
 
 use std::collections::BTreeMap;
 
@@ -151,7 +152,8 @@ impl From<Unreadable<'_>> for UnreadableWorkItem {
     }
 }
 
-/// `POST …/_apis/wit/workitemsbatch`: the present state of work items, without deleted ones and those that the token may not see.
+/// `POST …/_apis/wit/workitemsbatch`: the present state of work items, without deleted ones and
+/// those that the token may not see.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkItemsBatch<'a> {
     /// The `{organization}` segment.
@@ -195,7 +197,8 @@ struct State {
     category: StateCategory,
 }
 
-/// `GET …/_apis/wit/workitemtypes/{type}/states`: the meaning of each state of a type in a project.
+/// `GET …/_apis/wit/workitemtypes/{type}/states`: the meaning of each state of a type in a
+/// project.
 #[derive(Debug, Clone, Copy)]
 pub struct StateCategories<'a> {
     /// The `{organization}` segment.
@@ -236,7 +239,8 @@ impl Operation for StateCategories<'_> {
     }
 }
 
-/// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item if it is still at a revision. Returns the new revision.
+/// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item if it is still at a revision. Returns
+/// the new revision.
 #[derive(Debug, Clone, Copy)]
 pub struct Assign<'a> {
     /// The `{organization}` segment.
@@ -259,8 +263,9 @@ struct Assigned {
 impl Operation for Assign<'_> {
     type Output = i64;
 
-    /// Also [`AzureDevOpsFault::RevisionMoved`] if the work item is no longer at `rev`, [`AzureDevOpsFault::WorkItemGone`] if it
-    /// does not exist any more. The certainty of [`AzureDevOpsFault::Http`] states whether the change may have been made.
+    /// Also [`AzureDevOpsFault::RevisionMoved`] if the work item is no longer at `rev`,
+    /// [`AzureDevOpsFault::WorkItemGone`] if it does not exist any more. The certainty of
+    /// [`AzureDevOpsFault::Http`] states whether the change may have been made.
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<i64, AzureDevOpsFault> {
         let segments = [
             self.account,

@@ -1,10 +1,11 @@
 //! Microsoft Entra's token endpoint: the refresh grant
-//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow#refresh-the-access-token>, RFC 6749 §6).
+//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow#refresh-the-access-token>,
+//! RFC 6749 §6).
 //!
-//! Entra returns a new refresh token with every answer, and the old one stays valid until its expiry
-//! (<https://learn.microsoft.com/entra/identity-platform/refresh-tokens>). Its errors are distinguished by `error`; the numbers
-//! in `error_codes` may change at any time, so they are only shown to people
-//! (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>).
+//! Entra returns a new refresh token with every answer, and the old one stays valid until its
+//! expiry (<https://learn.microsoft.com/entra/identity-platform/refresh-tokens>). Its errors are
+//! distinguished by `error`; the numbers in `error_codes` may change at any time, so they are only
+//! shown to people (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>).
 
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ pub struct Tokens {
 /// A failed refresh.
 #[derive(Debug, thiserror::Error)]
 pub enum EntraFault {
-    /// The refresh token is not (or no longer) accepted, or Microsoft Entra requires an interactive sign-in.
+    /// The refresh token is not (or no longer) accepted, or Microsoft Entra requires an
+    /// interactive sign-in.
     #[error("entra: the refresh token is refused: {0}")]
     Refused(String),
     /// The client is not accepted, or not permitted to refresh tokens.
@@ -210,7 +212,8 @@ impl Entra {
     /// Creates a client of the token endpoint.
     ///
     /// # Errors
-    /// [`BadEntra`] if the address may not be called, or only one of the client's id and secret is set.
+    /// [`BadEntra`] if the address may not be called, or only one of the client's id and secret is
+    /// set.
     pub fn new(http: HttpClient, settings: &EntraSettings) -> Result<Self, BadEntra> {
         let bad = |setting, why| BadEntra { setting, why };
         let token_url = http
@@ -368,8 +371,8 @@ fn refusal(answer: HttpResponse) -> EntraFault {
 }
 
 impl ErrorBody {
-    /// Returns the explanation, scrubbed: `invalid_grant (AADSTS700082): The refresh token has expired due to inactivity.` The
-    /// lines after the first one have only ids of the request.
+    /// Returns the explanation, scrubbed: `invalid_grant (AADSTS700082): The refresh token has
+    /// expired due to inactivity.` The lines after the first one have only ids of the request.
     fn text(&self) -> String {
         let codes: Vec<String> = self
             .error_codes

@@ -1,4 +1,5 @@
-//! A destination's circuit breaker: opens after consecutive failures, then admits one probe. Pure: time is an argument.
+//! A destination's circuit breaker: opens after consecutive failures, then admits one probe. Pure:
+//! time is an argument.
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ impl Circuit {
         Self::Closed { failures: 0 }
     }
 
-    /// Decides about a call at `now`. The caller of a call that goes out as [`Says::Probe`] must call [`Circuit::probe`], too.
+    /// Decides about a call at `now`. The caller of a call that goes out as [`Says::Probe`] must
+    /// call [`Circuit::probe`], too.
     pub(super) fn ask(&mut self, now: Instant) -> Says {
         match *self {
             Self::Closed { .. } => Says::Go,
@@ -69,7 +71,8 @@ impl Circuit {
         }
     }
 
-    /// Records that a call failed at `now`. If this opens the circuit, returns until when it is open.
+    /// Records that a call failed at `now`. If this opens the circuit, returns until when it is
+    /// open.
     pub(super) fn failed(&mut self, was_probe: bool, now: Instant) -> Option<Instant> {
         let times = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES => {
@@ -197,7 +200,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any sequence of events, a circuit is never open for longer than a minute, and then exactly one call goes out.
+        /// In any sequence of events, a circuit is never open for longer than a minute, and then
+        /// exactly one call goes out.
         #[test]
         fn an_open_circuit_always_ends_and_admits_one_probe(steps in proptest::collection::vec((0..4u8, 0..90u64), 1..200)) {
             let mut now = Instant::now();

@@ -1,4 +1,5 @@
-//! The destinations that were called recently, each with the bulkhead that it shares with its provider's other destinations.
+//! The destinations that were called recently, each with the bulkhead that it shares with its
+//! provider's other destinations.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,8 @@ use crate::telemetry::names;
 const RECOUNT: Duration = Duration::from_secs(1);
 /// The most destinations that are remembered.
 pub(super) const DESTINATIONS: usize = 4096;
-/// Hosts are assumed to answer within this time until they show otherwise: a batch takes seconds when the vendor is slow.
+/// Hosts are assumed to answer within this time until they show otherwise: a batch takes seconds
+/// when the vendor is slow.
 const PACE_OF_HOSTS: Duration = Duration::from_secs(3);
 
 /// The state of one destination, shared by all calls to it.
@@ -157,7 +159,8 @@ impl DestinationStates {
         }
     }
 
-    /// Returns how many share a lane with this destination. Counted once a second, and when a destination becomes active.
+    /// Returns how many share a lane with this destination. Counted once a second, and when a
+    /// destination becomes active.
     pub(super) fn active_count(
         &self,
         place: &DestinationState,

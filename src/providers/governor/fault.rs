@@ -21,7 +21,8 @@ pub enum GovernorFault {
         reason: String,
         /// The remaining time of the hold, as far as this replica knows.
         left: Duration,
-        /// Whether only a permit of the destination is missing. A job that waits in place meanwhile keeps a permit of its lane.
+        /// Whether only a permit of the destination is missing. A job that waits in place
+        /// meanwhile keeps a permit of its lane.
         for_seat: bool,
     },
     /// The destination must be held, and the hold cannot be stored.

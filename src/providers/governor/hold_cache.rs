@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::LiveHold;
 use crate::fault::StageFault;
 
-/// The age up to which the copy is fresh. An older copy is refreshed before a job waits for a hold.
+/// The age up to which the copy is fresh. An older copy is refreshed before a job waits for a
+/// hold.
 pub(super) const FRESH: Duration = Duration::from_millis(100);
 
 /// A hold in the copy.
@@ -50,8 +51,8 @@ impl Copied {
         self.holds.insert(scope.to_owned(), held);
     }
 
-    /// Replaces the copy with the holds read from the store; the read began at `begun`. Returns the scopes whose holds of an open
-    /// circuit are gone.
+    /// Replaces the copy with the holds read from the store; the read began at `begun`. Returns
+    /// the scopes whose holds of an open circuit are gone.
     ///
     /// # Errors
     /// The fault of the read. The copy then stays as it was.

@@ -1,4 +1,5 @@
-//! The lanes that calls come from. Each lane has its own permits for jobs, so each call counts in the lane it comes from.
+//! The lanes that calls come from. Each lane has its own permits for jobs, so each call counts in
+//! the lane it comes from.
 
 use std::ops::{Index, IndexMut};
 

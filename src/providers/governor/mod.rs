@@ -1,15 +1,19 @@
-//! The governor: rate limits, circuit breakers, concurrency limits and holds for calls to other services.
+//! The governor: rate limits, circuit breakers, concurrency limits and holds for calls to other
+//! services.
 //!
-//! Every call to another service asks the governor first. In this process, a destination (tenant × provider × host, or a
-//! registered destination of messages) has a token bucket, a circuit breaker and a concurrency limit in each lane, and all
-//! destinations of a provider share a bulkhead. A replica or an operator can hold a destination, alone or together with all
-//! destinations under the same shared limit of the provider; [`Holds`] makes holds known to all replicas. A job for a held
-//! destination waits for the hold, outside its permit and without using an attempt; jobs for other destinations continue.
-//! If only a permit is missing, the hold applies to the destination's permits: a call that finds a free permit ignores it.
+//! Every call to another service asks the governor first. In this process, a destination (tenant ×
+//! provider × host, or a registered destination of messages) has a token bucket, a circuit breaker
+//! and a concurrency limit in each lane, and all destinations of a provider share a bulkhead. A
+//! replica or an operator can hold a destination, alone or together with all destinations under
+//! the same shared limit of the provider; [`Holds`] makes holds known to all replicas. A job for a
+//! held destination waits for the hold, outside its permit and without using an attempt; jobs for
+//! other destinations continue. If only a permit is missing, the hold applies to the destination's
+//! permits: a call that finds a free permit ignores it.
 //!
-//! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ; the governor reads holds from a copy in
-//! memory.
-//! **Invariant:** a job waits only for a hold that is stored, so the end of the hold can release it.
+//! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ; the governor reads
+//! holds from a copy in memory.
+//! **Invariant:** a job waits only for a hold that is stored, so the end of the hold can release
+//! it.
 
 mod circuit;
 mod destination;
@@ -51,7 +55,8 @@ use crate::telemetry::names;
 
 /// The store of holds, shared by all replicas.
 pub trait Holds: Send + Sync {
-    /// Places a hold, unless a longer one exists. Returns the remaining time of the hold in force, by the store's clock.
+    /// Places a hold, unless a longer one exists. Returns the remaining time of the hold in force,
+    /// by the store's clock.
     fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>>;
 
     /// Returns every hold in force.
@@ -101,7 +106,8 @@ struct InForce<'a> {
     is_fresh: bool,
 }
 
-/// The right to make one call. If it is dropped without [`Permit::settle`], its call counts as unanswered.
+/// The right to make one call. If it is dropped without [`Permit::settle`], its call counts as
+/// unanswered.
 pub struct Permit<'a> {
     governor: &'a Governor,
     scope: &'a Scope,
@@ -168,8 +174,8 @@ impl Governor {
     /// Returns the permit for one call. Waits briefly if a token or a permit is missing.
     ///
     /// # Errors
-    /// [`GovernorFault::Held`] if the destination is held, [`GovernorFault::NotPlaced`] if it needs a hold that cannot be
-    /// stored.
+    /// [`GovernorFault::Held`] if the destination is held, [`GovernorFault::NotPlaced`] if it
+    /// needs a hold that cannot be stored.
     pub async fn admit<'a>(&'a self, scope: &'a Scope) -> Result<Permit<'a>, GovernorFault> {
         let (place, call) = self.pass(scope, DestinationState::let_out).await?;
         Ok(Permit {
@@ -180,7 +186,8 @@ impl Governor {
         })
     }
 
-    /// Checks whether a call could go out now. Asked before an intent is stored, so that a job that must wait stores none.
+    /// Checks whether a call could go out now. Asked before an intent is stored, so that a job
+    /// that must wait stores none.
     ///
     /// # Errors
     /// As [`Governor::admit`].
@@ -200,7 +207,8 @@ impl Governor {
         Ok(())
     }
 
-    /// Waits until `asked` succeeds on the destination's state, or fails where the destination is held or must be.
+    /// Waits until `asked` succeeds on the destination's state, or fails where the destination is
+    /// held or must be.
     async fn pass<V>(
         &self,
         scope: &Scope,
@@ -227,7 +235,8 @@ impl Governor {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(refused) => refused,
             };
-            // Only a call without a permit looks at the hold of the permits: it waits with the calls that found none before it.
+            // Only a call without a permit looks at the hold of the permits: it waits with the
+            // calls that found none before it.
             if refused.is_for_seats()
                 && let Some(found) = self.held(std::iter::once(scope.seats())).await
             {
@@ -243,7 +252,8 @@ impl Governor {
         }
     }
 
-    /// Returns a hold in force of any of these targets. Refreshes an outdated copy before it reports a hold.
+    /// Returns a hold in force of any of these targets. Refreshes an outdated copy before it
+    /// reports a hold.
     async fn held<'a>(
         &self,
         targets: impl Iterator<Item = &'a Target> + Clone,
@@ -372,7 +382,8 @@ impl Governor {
 }
 
 impl InForce<'_> {
-    /// Returns the fault of a call that this hold prevents. An open circuit elsewhere opens the one here.
+    /// Returns the fault of a call that this hold prevents. An open circuit elsewhere opens the
+    /// one here.
     fn refuse(self, place: &DestinationState) -> GovernorFault {
         if self.held.is_circuit {
             place.change(|destination| destination.seen_open(self.held.until));

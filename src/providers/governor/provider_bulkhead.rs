@@ -1,10 +1,11 @@
-//! The bulkhead of one provider in one lane of this process: how many of its calls may be in flight, and how many of them may
-//! be overdue. Pure: time is an argument.
+//! The bulkhead of one provider in one lane of this process: how many of its calls may be in
+//! flight, and how many of them may be overdue. Pure: time is an argument.
 //!
-//! A provider that hangs under many destinations would take the whole lane, two permits for each. So the provider gets at most
-//! its destinations' share of the lane. Calls that are overdue, or go to a destination that did not answer its last call,
-//! together get at most a quarter of the lane. Destinations that answer, however slowly, are not limited to that quarter.
-//! All hosts belong to one provider, so for hosts each organization has its own share of the lane.
+//! A provider that hangs under many destinations would take the whole lane, two permits for each.
+//! So the provider gets at most its destinations' share of the lane. Calls that are overdue, or go
+//! to a destination that did not answer its last call, together get at most a quarter of the lane.
+//! Destinations that answer, however slowly, are not limited to that quarter. All hosts belong to
+//! one provider, so for hosts each organization has its own share of the lane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,8 @@ impl ProviderBulkhead {
             now,
             ..
         } = asking;
-        // A full share hangs if its youngest call is overdue; the quarter for overdue calls hangs if its oldest call is.
+        // A full share hangs if its youngest call is overdue; the quarter for overdue calls hangs
+        // if its oldest call is.
         let (why, decides) = if self.is_full(to, active_count) {
             let why = if to.tenant.is_some() {
                 Why::TenantBusy
@@ -117,8 +119,9 @@ impl ProviderBulkhead {
             .filter(|call| call.to.tenant == to.tenant)
     }
 
-    /// Returns whether the provider has as many overdue calls as it may have, and this call could become one more. Destinations
-    /// that were never called have a few permits of their own, to show whether they answer.
+    /// Returns whether the provider has as many overdue calls as it may have, and this call could
+    /// become one more. Destinations that were never called have a few permits of their own, to
+    /// show whether they answer.
     fn is_refused(&self, to: &Member, now: Instant) -> bool {
         let hangs = || {
             self.under_way
@@ -139,7 +142,8 @@ impl ProviderBulkhead {
         }
     }
 
-    /// Takes a permit for a call that [`ProviderBulkhead::ask`] has just admitted, and returns the number of the call.
+    /// Takes a permit for a call that [`ProviderBulkhead::ask`] has just admitted, and returns the
+    /// number of the call.
     pub(super) fn let_out(&mut self, to: Member, now: Instant) -> u64 {
         self.last_number += 1;
         self.under_way.push(CallUnderWay {
@@ -361,8 +365,8 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of calls, at most the provider's share is in flight, and at most a quarter of the lane goes to
-        /// destinations known as slow; and every permit is released.
+        /// For any sequence of calls, at most the provider's share is in flight, and at most a
+        /// quarter of the lane goes to destinations known as slow; and every permit is released.
         #[test]
         fn a_provider_s_permits_are_never_exceeded_and_never_lost(
             steps in proptest::collection::vec((0..3u8, any::<bool>(), 0..700u64), 1..200)

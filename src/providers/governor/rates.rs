@@ -1,4 +1,5 @@
-//! Rate limits of destinations, and the token bucket that enforces them. Pure: time is an argument.
+//! Rate limits of destinations, and the token bucket that enforces them. Pure: time is an
+//! argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +9,16 @@ use tokio::time::Instant;
 /// The rate limits of each provider, unless the setting names another.
 ///
 /// - Discord: five messages in five seconds per channel, according to the headers of its answers
-///   (<https://discord.com/developers/docs/topics/rate-limits>). Through a webhook, five in two seconds, and thirty a minute in
-///   total, which its headers do not state (<https://github.com/discord/discord-api-docs/issues/367>). Each click has its own
-///   limit and gets one answer, so all clicks of an organization share the limit of an application.
-/// - Slack: one message a second per channel, bursts tolerated (<https://docs.slack.dev/apis/web-api/rate-limits>).
+///   (<https://discord.com/developers/docs/topics/rate-limits>). Through a webhook, five in two
+///   seconds, and thirty a minute in total, which its headers do not state
+///   (<https://github.com/discord/discord-api-docs/issues/367>). Each click has its own limit and
+///   gets one answer, so all clicks of an organization share the limit of an application.
+/// - Slack: one message a second per channel, bursts tolerated
+///   (<https://docs.slack.dev/apis/web-api/rate-limits>).
 /// - Teams: four requests a second
 ///   (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>).
-/// - Azure DevOps limits work, not calls, and answers with `Retry-After` when the limit is exceeded.
+/// - Azure DevOps limits work, not calls, and answers with `Retry-After` when the limit is
+///   exceeded.
 pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
     slack=3/3,teams=4/1,email=10/1,webhook=50/1";
 
@@ -45,7 +49,8 @@ pub struct BadRate(String);
 pub struct Rates(BTreeMap<String, Rate>);
 
 impl Rates {
-    /// Parses `provider=calls/seconds`, separated by commas. A provider that is not named has its rate of [`DEFAULT_RATES`].
+    /// Parses `provider=calls/seconds`, separated by commas. A provider that is not named has its
+    /// rate of [`DEFAULT_RATES`].
     ///
     /// # Errors
     /// [`BadRate`] with the part that cannot be parsed.

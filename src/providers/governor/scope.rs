@@ -1,4 +1,5 @@
-//! The scope of a call: a tenant's host or destination at one provider, and the limit that it shares with others.
+//! The scope of a call: a tenant's host or destination at one provider, and the limit that it
+//! shares with others.
 
 use std::fmt;
 
@@ -32,7 +33,8 @@ pub(super) struct Target {
 }
 
 impl Scope {
-    /// Returns the scope of a provider's host that an organization calls from the lane of requests; see [`Scope::from_lane`].
+    /// Returns the scope of a provider's host that an organization calls from the lane of
+    /// requests; see [`Scope::from_lane`].
     #[must_use]
     pub fn host(organization: &str, provider: &'static str, host: &str) -> Self {
         let tenant = Some(organization.to_owned());
@@ -54,7 +56,8 @@ impl Scope {
         )
     }
 
-    /// Returns the scope of the answers to an organization's clicks: a destination, since the same lane delivers to it.
+    /// Returns the scope of the answers to an organization's clicks: a destination, since the same
+    /// lane delivers to it.
     #[must_use]
     pub fn clicks(organization: &str, kind: &'static str) -> Self {
         Self::new(organization, kind, "clicks", "")
@@ -88,8 +91,9 @@ impl Scope {
         Self { lane, ..self }
     }
 
-    /// Adds the shared limit of the provider that applies to this destination and to others, of any organization. `limit` names
-    /// what they have in common; the scope of a hold of all of them is `*|<provider>|<limit>`.
+    /// Adds the shared limit of the provider that applies to this destination and to others, of
+    /// any organization. `limit` names what they have in common; the scope of a hold of all of
+    /// them is `*|<provider>|<limit>`.
     #[must_use]
     pub fn limited_with(self, limit: Option<String>) -> Self {
         let target = |limit: String| Target {
@@ -129,8 +133,8 @@ impl Scope {
         &self.own
     }
 
-    /// Returns the destination's permits. Their hold applies only to calls that find no permit: each replica has its own permits,
-    /// so others may still have free ones.
+    /// Returns the destination's permits. Their hold applies only to calls that find no permit:
+    /// each replica has its own permits, so others may still have free ones.
     pub(super) const fn seats(&self) -> &Target {
         &self.seats
     }

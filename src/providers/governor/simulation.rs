@@ -1,5 +1,6 @@
-//! A simulation of a lane whose jobs call destinations, by a clock of its own: jobs take permits of the lane in turn, ask, call,
-//! are held and are released a few at a time, as workers, governor and store do it.
+//! A simulation of a lane whose jobs call destinations, by a clock of its own: jobs take permits
+//! of the lane in turn, ask, call, are held and are released a few at a time, as workers, governor
+//! and store do it.
 
 use std::collections::VecDeque;
 
@@ -123,7 +124,8 @@ impl Hold {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Returns the jobs that are released at `now`: four when the hold ends, then twice as many each second.
+    /// Returns the jobs that are released at `now`: four when the hold ends, then twice as many
+    /// each second.
     fn let_go(&mut self, now: Instant) -> Vec<usize> {
         let is_time = self
             .stepped
@@ -306,7 +308,8 @@ impl Simulation {
         self.tenants[tenant].done - before
     }
 
-    /// Returns the fewest and the most calls of a tenant that are in flight at any tick between two moments.
+    /// Returns the fewest and the most calls of a tenant that are in flight at any tick between
+    /// two moments.
     fn under_way_between(&mut self, tenant: usize, from: At, until: At) -> (usize, usize) {
         self.run(from, |_| ());
         let mut seen = (usize::MAX, 0);
@@ -351,7 +354,8 @@ const fn never(_: At) -> Option<Duration> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// 20 jobs of one organization in a lane of 32 permits; and, in a lane of 16, as many as the organization may have.
+    /// 20 jobs of one organization in a lane of 32 permits; and, in a lane of 16, as many as the
+    /// organization may have.
     #[test]
     fn slow_answers_keep_every_job_of_an_organization_calling_and_are_never_considered_hanging(
         seed in any::<u64>(), calls in 1..6usize,
@@ -384,7 +388,8 @@ fn a_newcomer_gets_half_the_calls_once_the_calls_in_flight_are_answered() {
     assert_eq!(lane.hanging(), []);
 }
 
-/// Returns the fraction of their speed that the other tenants keep while the last one does not answer, after its first deadline.
+/// Returns the fraction of their speed that the other tenants keep while the last one does not
+/// answer, after its first deadline.
 fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<Tenant>) -> f64 {
     let speed = |answers| {
         let mut lane = Simulation::new(seats, tenants(answers));

@@ -1,5 +1,5 @@
-//! The length of holds for rate limits without a stated length (a 429 without `Retry-After`, the page of a provider's edge):
-//! longer each time, until a call succeeds. Pure: time is an argument.
+//! The length of holds for rate limits without a stated length (a 429 without `Retry-After`, the
+//! page of a provider's edge): longer each time, until a call succeeds. Pure: time is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,8 +24,8 @@ struct Step {
 }
 
 impl Unsaid {
-    /// Returns how long to hold `held` after such an answer at `now` to a call that began at `began`. Calls that were in flight
-    /// together are refused for the same cause, and count once.
+    /// Returns how long to hold `held` after such an answer at `now` to a call that began at
+    /// `began`. Calls that were in flight together are refused for the same cause, and count once.
     pub(super) fn length(&mut self, held: &str, began: Instant, now: Instant) -> Duration {
         if let Some(step) = self.0.get_mut(held) {
             if began >= step.since {
@@ -55,7 +55,8 @@ impl Unsaid {
         FIRST
     }
 
-    /// Records that a call that began at `began` has succeeded. A call that was in flight before the limit does not count.
+    /// Records that a call that began at `began` has succeeded. A call that was in flight before
+    /// the limit does not count.
     pub(super) fn succeeded(&mut self, held: &str, began: Instant) {
         if self.0.get(held).is_some_and(|step| began >= step.since) {
             self.0.remove(held);

@@ -1,4 +1,5 @@
-//! Explains why a job does not move, from the fields that the claim, the waker and the takeover use. Pure.
+//! Explains why a job does not move, from the fields that the claim, the waker and the takeover
+//! use. Pure.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::message::outcome::counted;
 /// Facts about a job that its row does not contain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Position of the current stage: the k-th of n, from 1. `None` for a stage that only a jump reaches, and for an unknown one.
+    /// Position of the current stage: the k-th of n, from 1. `None` for a stage that only a jump
+    /// reaches, and for an unknown one.
     pub position: Option<(usize, usize)>,
     /// Maximum number of attempts of the current stage; `None` for an unknown stage.
     pub attempts: Option<i32>,
@@ -62,7 +64,8 @@ pub fn standing(row: &JobRow) -> Standing {
     }
 }
 
-/// Returns where the job stands, since when and why, and what happens next or which command to run.
+/// Returns where the job stands, since when and why, and what happens next or which command to
+/// run.
 #[must_use]
 pub fn explain(row: &JobRow, facts: &Facts) -> String {
     let stage = stage(row, facts);
@@ -175,7 +178,8 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
     )
 }
 
-/// Explains a wait for a hold of a destination, from the hold as it is now: the job's own error may describe an earlier one.
+/// Explains a wait for a hold of a destination, from the hold as it is now: the job's own error
+/// may describe an earlier one.
 fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
     let cause = match &facts.hold {
         Some(hold) => {

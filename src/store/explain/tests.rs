@@ -244,8 +244,8 @@ fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() 
 }
 
 proptest! {
-    /// The claim takes `state = 'ready' AND due_at <= now()`; the waker takes those of them without `woken_at`; the takeover
-    /// frees `running` jobs whose replica's lease has ended.
+    /// The claim takes `state = 'ready' AND due_at <= now()`; the waker takes those of them
+    /// without `woken_at`; the takeover frees `running` jobs whose replica's lease has ended.
     #[test]
     fn the_standing_is_what_the_claim_and_the_waker_see(
         state in 0..JobState::ALL.len(), due_in in -3..3i64, woken: bool, owner_alive: bool,

@@ -1,4 +1,5 @@
-//! The number of groups that are written at the same time; it depends on how long the disk takes to flush.
+//! The number of groups that are written at the same time; it depends on how long the disk takes
+//! to flush.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 const FEWEST: usize = 2;
 /// More writers would not justify their connections on any disk.
 pub(super) const MOST: usize = 8;
-/// One more writer for each of these units that a flush takes: on a slow disk, concurrent groups share a flush.
+/// One more writer for each of these units that a flush takes: on a slow disk, concurrent groups
+/// share a flush.
 const A_WRITER_EACH: Duration = Duration::from_micros(333);
 /// Number of flush times that are kept.
 const REMEMBERED: usize = 64;
@@ -24,8 +26,8 @@ impl FlushTimes {
         self.0.push_back(took);
     }
 
-    /// Returns the number of writers for the shortest of them: the longer ones have waited for a processor or a lock, and
-    /// more writers would not help.
+    /// Returns the number of writers for the shortest of them: the longer ones have waited for a
+    /// processor or a lock, and more writers would not help.
     pub(super) fn writers(&self) -> usize {
         self.0
             .iter()

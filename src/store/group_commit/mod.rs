@@ -1,12 +1,13 @@
 //! The group writer: claims and plain commits of many jobs in one transaction.
 //!
-//! A writer takes all requests that have arrived while the other groups were flushed, sends them as one transaction without
-//! waiting in between, and returns its own result to every caller. There is no timer: under little load, a group is one
-//! row.
+//! A writer takes all requests that have arrived while the other groups were flushed, sends them
+//! as one transaction without waiting in between, and returns its own result to every caller.
+//! There is no timer: under little load, a group is one row.
 //!
-//! **Invariant:** a group whose rows Postgres refuses is sent again row by row, so one bad row does not fail the
-//! others.
-//! **Invariant:** a group commit with an unknown outcome is not sent again; each caller first reads its own row.
+//! **Invariant:** a group whose rows Postgres refuses is sent again row by row, so one bad row
+//! does not fail the others.
+//! **Invariant:** a group commit with an unknown outcome is not sent again; each caller first
+//! reads its own row.
 
 mod flush;
 mod send;
@@ -72,7 +73,8 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// Creates a queue over its own connections, whose plans look rows up by their keys even in small tables.
+    /// Creates a queue over its own connections, whose plans look rows up by their keys even in
+    /// small tables.
     pub(super) fn new(pool: Pool) -> Self {
         Self {
             pool,
@@ -115,13 +117,13 @@ impl Groups {
         self.more.notify_one();
     }
 
-    /// Writes groups until `end`, and then the remaining requests. [`WRITERS`] of these run at the same time; on a fast
-    /// disk, some of them wait.
+    /// Writes groups until `end`, and then the remaining requests. [`WRITERS`] of these run at the
+    /// same time; on a fast disk, some of them wait.
     pub(super) async fn write(&self, end: CancellationToken) {
         loop {
             if let Some(group) = self.take() {
-                // A panic in one group must not stop the writer for the others; the group's callers get
-                // [`StoreError::WriterGone`].
+                // A panic in one group must not stop the writer for the others; the group's
+                // callers get [`StoreError::WriterGone`].
                 if AssertUnwindSafe(self.run(group))
                     .catch_unwind()
                     .await
@@ -142,7 +144,8 @@ impl Groups {
         }
     }
 
-    /// Takes the waiting requests, within the limits of a group, unless enough groups are being written.
+    /// Takes the waiting requests, within the limits of a group, unless enough groups are being
+    /// written.
     fn take(&self) -> Option<Group> {
         let mut waiting = self.waiting();
         if waiting.queue.is_empty() || waiting.busy >= waiting.times.writers() {
@@ -185,7 +188,8 @@ impl Groups {
                     }
                 }
             }
-            // After a statement that it cannot encode, the driver still sends the following ones: these may be stored.
+            // After a statement that it cannot encode, the driver still sends the following ones:
+            // these may be stored.
             Err(error) if group.rows() > 1 && !error.is_infrastructure() => {
                 group.refuse(StoreError::AfterCommit(Box::new(error)))
             }
@@ -228,8 +232,8 @@ impl Group {
         }
     }
 
-    /// Sorts the rows of each kind by their keys, so that two groups do not deadlock. Returns the requests that must wait
-    /// for another group, since one statement inserts a key once.
+    /// Sorts the rows of each kind by their keys, so that two groups do not deadlock. Returns the
+    /// requests that must wait for another group, since one statement inserts a key once.
     fn in_order(&mut self) -> Vec<Request> {
         let key = |new: &Arc<NewJob>| (new.source.clone(), new.dedupe_key.clone());
         self.intakes.sort_by_cached_key(|(new, _)| key(new));

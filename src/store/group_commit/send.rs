@@ -19,12 +19,14 @@ pub(super) struct Sent {
     pub(super) intakes: Vec<Result<Intaken, StoreError>>,
     pub(super) claims: Vec<Result<Claimed, StoreError>>,
     pub(super) plains: Vec<Result<Option<PlainDone>, StoreError>>,
-    /// How long the commit took after the last statement; for a group of one statement, how long that statement took.
+    /// How long the commit took after the last statement; for a group of one statement, how long
+    /// that statement took.
     pub(super) flush: Duration,
 }
 
 impl Sent {
-    /// Returns whether the group wrote anything. Deleted events do not count: another replica may have deleted them first.
+    /// Returns whether the group wrote anything. Deleted events do not count: another replica may
+    /// have deleted them first.
     pub(super) fn has_written(&self) -> bool {
         let made =
             |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
@@ -57,8 +59,8 @@ struct Rows {
 /// Sends a group and reads its results.
 ///
 /// # Errors
-/// [`StoreError`]. After an error that is not one of the infrastructure, nothing of the group is stored; after any other
-/// error, the outcome is unknown.
+/// [`StoreError`]. After an error that is not one of the infrastructure, nothing of the group is
+/// stored; after any other error, the outcome is unknown.
 pub(super) async fn send(pool: &Pool, group: &Group) -> Result<Sent, StoreError> {
     metrics::histogram!(names::GROUP_ROWS).record(group.rows() as f64);
     let client = pool.get().await?;
@@ -101,8 +103,8 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
         [&ended, &"job.succeeded", &WRITER_PUBLISHES, &true];
     let confirmed: [&(dyn ToSql + Sync); 1] = [&group.announced];
     let started = Instant::now();
-    // Each statement is sent when its future is first polled, and they are polled in this order without waiting for an
-    // answer in between.
+    // Each statement is sent when its future is first polled, and they are polled in this order
+    // without waiting for an answer in between.
     let (begun, intakes, claims, plains, announced, forgotten, committed) = tokio::join!(
         biased;
         control(client, "BEGIN", alone),
@@ -136,7 +138,8 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
     })
 }
 
-/// Prepares the statements before anything is sent: a statement that is prepared in between would be sent after the commit.
+/// Prepares the statements before anything is sent: a statement that is prepared in between would
+/// be sent after the commit.
 async fn prepare(client: &Client, group: &Group) -> Result<Statements, StoreError> {
     let prepared = async |sql: &str, wanted: bool| match wanted {
         true => client.prepare_cached(sql).await.map(Some),

@@ -1,6 +1,7 @@
-//! `dispatch tracker import`: imports a document's organizations into the tables, in one transaction and one import at a time.
-//! Rows are found by their natural keys and take the values of the document; rows that it does not name stay unchanged. A
-//! statement writes only rows that differ, so a repeated import changes, locks and counts nothing.
+//! `dispatch tracker import`: imports a document's organizations into the tables, in one
+//! transaction and one import at a time. Rows are found by their natural keys and take the values
+//! of the document; rows that it does not name stay unchanged. A statement writes only rows that
+//! differ, so a repeated import changes, locks and counts nothing.
 
 mod accounts;
 mod check;
@@ -42,8 +43,9 @@ const TABLES: [&str; 15] = [
 pub struct Imported {
     /// The numbers of added or changed rows, by table.
     pub counts: ImportCounts,
-    /// The wait keys whose cause may have disappeared: `identity:ID` with changed tokens, `integration:ID@ORG` that was enabled,
-    /// `destination:ID` that changed. Their jobs are released.
+    /// The wait keys whose cause may have disappeared: `identity:ID` with changed tokens,
+    /// `integration:ID@ORG` that was enabled, `destination:ID` that changed. Their jobs are
+    /// released.
     pub gone: Vec<String>,
     /// The number of released jobs that are due at once.
     pub released: u64,
@@ -63,12 +65,12 @@ impl Imported {
     }
 }
 
-/// Imports a document and, in the same transaction, releases the jobs whose cause for waiting may have disappeared. If anything
-/// has changed, `audit` writes its row in that transaction too.
+/// Imports a document and, in the same transaction, releases the jobs whose cause for waiting may
+/// have disappeared. If anything has changed, `audit` writes its row in that transaction too.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] for an invalid document; [`TrackerFault::Database`]; the
-/// errors of `audit`. On an error, nothing is changed.
+/// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] for an invalid document;
+/// [`TrackerFault::Database`]; the errors of `audit`. On an error, nothing is changed.
 pub async fn import<E: From<TrackerFault>>(
     client: &mut Client,
     keyring: &Keyring,
@@ -179,7 +181,8 @@ impl Import<'_> {
             .collect())
     }
 
-    /// Runs a statement that returns `id` and `changed` for every given row, in their order, and counts the changed ones.
+    /// Runs a statement that returns `id` and `changed` for every given row, in their order, and
+    /// counts the changed ones.
     async fn upsert(
         &mut self,
         table: &'static str,

@@ -87,7 +87,8 @@ impl Import<'_> {
         self.write("user_emails", SQL, &[&owners, &emails]).await
     }
 
-    /// Returns the users by verified e-mail to which the document may refer: its own users and the members of teams and projects.
+    /// Returns the users by verified e-mail to which the document may refer: its own users and the
+    /// members of teams and projects.
     pub(super) async fn known_people(
         &self,
         document: &TrackerDocument,

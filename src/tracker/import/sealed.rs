@@ -1,6 +1,6 @@
-//! Imports identities and destinations: rows with sealed columns. Sealing the same value twice gives different results, so a
-//! destination's secret is opened and compared, and an identity is compared by a digest of the last imported tokens. Only rows
-//! that differ are written.
+//! Imports identities and destinations: rows with sealed columns. Sealing the same value twice
+//! gives different results, so a destination's secret is opened and compared, and an identity is
+//! compared by a digest of the last imported tokens. Only rows that differ are written.
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -19,8 +19,9 @@ use crate::tracker::{
 };
 
 impl Import<'_> {
-    /// Imports tokens that differ from the last imported ones. Refreshes and people may have replaced those since: an unchanged
-    /// document does not restore old tokens, and one without tokens keeps the stored ones.
+    /// Imports tokens that differ from the last imported ones. Refreshes and people may have
+    /// replaced those since: an unchanged document does not restore old tokens, and one without
+    /// tokens keeps the stored ones.
     pub(super) async fn identities(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
         const PRESENT: &str = "
             SELECT coalesce(t.id, nextval(pg_get_serial_sequence('identities', 'id'))) AS id, t.id IS NOT NULL AS present,
@@ -254,7 +255,8 @@ fn same_destination(
         && given.secret.as_ref().map_or(Ok(true), is_secret)?)
 }
 
-/// Refuses a document that omits a destination's secret and changes the place to which the stored one is sent.
+/// Refuses a document that omits a destination's secret and changes the place to which the stored
+/// one is sent.
 fn secret_stays(row: &Row, given: &DestinationDocument) -> Result<(), TrackerFault> {
     let has_secret = row.try_get::<_, Option<&str>>("secret")?.is_some();
     match (
@@ -279,8 +281,8 @@ fn secret_stays(row: &Row, given: &DestinationDocument) -> Result<(), TrackerFau
     }
 }
 
-/// Returns whether a sealed value equals this plain one. If the sealed value cannot be opened, returns `false`, so the import
-/// replaces it.
+/// Returns whether a sealed value equals this plain one. If the sealed value cannot be opened,
+/// returns `false`, so the import replaces it.
 fn opens_to(
     keyring: &Keyring,
     place: Place<'_>,

@@ -41,7 +41,8 @@ pub struct DestinationRow {
     pub previous_secret_until: Option<OffsetDateTime>,
 }
 
-/// A destination to register. A field that is `None` keeps its value; in a new row it is null, `false` or `resend`.
+/// A destination to register. A field that is `None` keeps its value; in a new row it is null,
+/// `false` or `resend`.
 #[derive(Debug)]
 pub struct NewDestination<'a> {
     /// The tenant.
@@ -113,10 +114,12 @@ pub async fn destination_id(
     })
 }
 
-/// Registers a destination, or changes the one with this name. The caller checks that the channel accepts the settings.
+/// Registers a destination, or changes the one with this name. The caller checks that the channel
+/// accepts the settings.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] if kind, host or channel change and a secret would stay; [`TrackerFault::Database`].
+/// [`TrackerFault::Document`] if kind, host or channel change and a secret would stay;
+/// [`TrackerFault::Database`].
 pub async fn register_destination(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -213,12 +216,13 @@ pub async fn set_destination_disabled(
     })
 }
 
-/// Replaces a destination's secret; the previous one stays valid for `keep`. If the secret is already the present one, nothing
-/// changes.
+/// Replaces a destination's secret; the previous one stays valid for `keep`. If the secret is
+/// already the present one, nothing changes.
 ///
 /// # Errors
-/// [`TrackerFault::Secret`] if the present secret cannot be opened, [`TrackerFault::UnknownReference`] if the destination does
-/// not exist; [`TrackerFault::Database`].
+/// [`TrackerFault::Secret`] if the present secret cannot be opened,
+/// [`TrackerFault::UnknownReference`] if the destination does not exist;
+/// [`TrackerFault::Database`].
 pub async fn rotate_destination_secret(
     client: &impl GenericClient,
     keyring: &Keyring,

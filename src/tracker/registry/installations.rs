@@ -1,4 +1,5 @@
-//! Registration of Azure DevOps accounts for organizations, and of the secrets of their service hooks.
+//! Registration of Azure DevOps accounts for organizations, and of the secrets of their service
+//! hooks.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub struct InstallationRow {
     pub hook_secrets: i64,
 }
 
-/// An account to register for an organization. A field that is `None` keeps its value; in a new row, settings are on and there is
-/// no identity.
+/// An account to register for an organization. A field that is `None` keeps its value; in a new
+/// row, settings are on and there is no identity.
 #[derive(Debug, Clone)]
 pub struct NewInstallation<'a> {
     /// The tenant.
@@ -93,7 +94,8 @@ pub async fn installation_rows(
 /// Registers an account for an organization, or changes the registration.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] if the organization does not have the identity; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not have the identity;
+/// [`TrackerFault::Database`].
 pub async fn register_installation(
     client: &impl GenericClient,
     new: &NewInstallation<'_>,
@@ -151,7 +153,8 @@ pub async fn register_installation(
 /// Disables or enables an organization's account.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] if the organization does not use it; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not use it;
+/// [`TrackerFault::Database`].
 pub async fn set_installation_disabled(
     client: &impl GenericClient,
     organization_id: i64,
@@ -181,8 +184,8 @@ pub async fn set_installation_disabled(
     })
 }
 
-/// Replaces the account's hook secret by one that is given as its SHA-256; previous secrets expire after `keep` at the latest.
-/// Deletes expired secrets.
+/// Replaces the account's hook secret by one that is given as its SHA-256; previous secrets expire
+/// after `keep` at the latest. Deletes expired secrets.
 ///
 /// # Errors
 /// [`TrackerFault::UnknownReference`] if the account does not exist; [`TrackerFault::Database`].

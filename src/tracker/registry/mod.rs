@@ -1,5 +1,5 @@
-//! Registration by operators: accounts of organizations, destinations and their secrets. Each function runs in a transaction of
-//! its caller, which writes the audit row in it.
+//! Registration by operators: accounts of organizations, destinations and their secrets. Each
+//! function runs in a transaction of its caller, which writes the audit row in it.
 
 mod destinations;
 mod installations;
@@ -102,7 +102,8 @@ pub(super) async fn forget_secrets(
         + destinations::forget_previous_secrets(client, now).await?)
 }
 
-/// Returns the row id of an organization by its slug. The error for an unknown one lists existing ones.
+/// Returns the row id of an organization by its slug. The error for an unknown one lists existing
+/// ones.
 ///
 /// # Errors
 /// [`TrackerFault::UnknownReference`], [`TrackerFault::Database`].

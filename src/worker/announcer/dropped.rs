@@ -9,7 +9,8 @@ use super::verdict::{Dropped, What, Why};
 use crate::job::JobId;
 use crate::telemetry::names;
 
-/// The interval between log lines: while a subscriber's queue is full, events are dropped as fast as they are made.
+/// The interval between log lines: while a subscriber's queue is full, events are dropped as fast
+/// as they are made.
 const EVERY: Duration = Duration::from_secs(1);
 /// The most jobs that a log line names.
 const NAMED: usize = 20;

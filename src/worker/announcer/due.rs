@@ -1,5 +1,5 @@
-//! Takes announcements whose rows are due, because they were not published or are to be repeated, and drops those that are too
-//! old.
+//! Takes announcements whose rows are due, because they were not published or are to be repeated,
+//! and drops those that are too old.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub struct DueAnnouncements {
 }
 
 impl DueAnnouncements {
-    /// Runs one bounded round: drops up to 200 announcements that are too old, and passes on up to 200 that are due, without
-    /// waiting for their confirms. Takes none while both connections are unavailable, or while two rounds wait already. Returns
-    /// `true` if there may be more.
+    /// Runs one bounded round: drops up to 200 announcements that are too old, and passes on up to
+    /// 200 that are due, without waiting for their confirms. Takes none while both connections are
+    /// unavailable, or while two rounds wait already. Returns `true` if there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,5 @@
-//! Makes the messages of an announcement: the event for subscribers, and the reply for the producer.
+//! Makes the messages of an announcement: the event for subscribers, and the reply for the
+//! producer.
 
 use crate::broker::{EVENTS, Outgoing};
 use crate::message::DIRECT_REPLY;
@@ -15,8 +16,9 @@ pub(super) fn event(announcement: &Announcement) -> Option<Outgoing> {
     })
 }
 
-/// Returns the reply to the producer's queue. A reply through RabbitMQ's direct reply-to goes to no queue: as a mandatory message
-/// it would be returned although it arrives (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
+/// Returns the reply to the producer's queue. A reply through RabbitMQ's direct reply-to goes to
+/// no queue: as a mandatory message it would be returned although it arrives
+/// (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
 pub(super) fn reply(announcement: &Announcement) -> Option<Outgoing> {
     let queue = announcement
         .reply_to

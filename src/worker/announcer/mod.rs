@@ -1,6 +1,6 @@
-//! Publishes outcome events and replies, concurrently with everything else and on connections of its own. An announcement is a
-//! row until its event and its reply are confirmed or dropped: it is published once when a commit passes it on, and again when
-//! its row is due.
+//! Publishes outcome events and replies, concurrently with everything else and on connections of
+//! its own. An announcement is a row until its event and its reply are confirmed or dropped: it is
+//! published once when a commit passes it on, and again when its row is due.
 //!
 //! **Invariant:** only events and replies wait for an event or a reply.
 
@@ -30,7 +30,8 @@ use outbox::{Outbox, OutboxRun, outbox};
 use targets::Kind;
 use verdict::{Fate, Settled, settled};
 
-/// The most commits whose events wait to be published; those of further commits are published when their rows are due.
+/// The most commits whose events wait to be published; those of further commits are published when
+/// their rows are due.
 const WAITING: usize = 4096;
 /// The most rounds of due rows that wait to be published.
 const DUE_WAITING: usize = 2;
@@ -43,7 +44,8 @@ const SETTLED: usize = 256;
 #[derive(Clone)]
 pub struct Announcer(mpsc::Sender<HandedOver>);
 
-/// Announcements in the order in which they are published, and the time since which their rows are this process's.
+/// Announcements in the order in which they are published, and the time since which their rows are
+/// this process's.
 struct HandedOver {
     announcements: Vec<Announcement>,
     since: Instant,
@@ -86,8 +88,8 @@ pub struct Announcing<T: Tables> {
     writer: Arc<Writer<T>>,
 }
 
-/// Creates both halves of the announcer, and the part that takes rows that are due. Announcements older than `longest` are
-/// dropped.
+/// Creates both halves of the announcer, and the part that takes rows that are due. Announcements
+/// older than `longest` are dropped.
 #[must_use]
 pub fn announcer<T: Tables>(
     links: EventLinks,

@@ -1,5 +1,5 @@
-//! Sends the messages of one connection, in order. Each waits for its own confirm, so a queue that does not confirm does not
-//! delay the others.
+//! Sends the messages of one connection, in order. Each waits for its own confirm, so a queue that
+//! does not confirm does not delay the others.
 
 use std::time::Duration;
 
@@ -17,10 +17,12 @@ use crate::store::LEFT_ALONE;
 
 /// The most messages that wait to be sent; further ones are published when their rows are due.
 const QUEUED: usize = 4096;
-/// A message that could not be sent for this long after it was handed over is published when its row is due.
+/// A message that could not be sent for this long after it was handed over is published when its
+/// row is due.
 const UNSENT_FOR: Duration = Duration::from_secs(3);
-/// The latest time, after it was handed over, at which a message is settled. No other process takes its row before
-/// [`LEFT_ALONE`], which is longer, so no other process publishes it meanwhile.
+/// The latest time, after it was handed over, at which a message is settled. No other process
+/// takes its row before [`LEFT_ALONE`], which is longer, so no other process publishes it
+/// meanwhile.
 const IN_HAND: Duration = Duration::from_secs(9);
 const _: () = assert!(IN_HAND.as_secs() < LEFT_ALONE.as_secs());
 

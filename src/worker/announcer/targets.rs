@@ -1,9 +1,9 @@
-//! Tracks each target that messages are published to: whether it confirms, and how many messages may be sent to it. Pure; takes
-//! its clock as an argument.
+//! Tracks each target that messages are published to: whether it confirms, and how many messages
+//! may be sent to it. Pure; takes its clock as an argument.
 //!
-//! A reply queue that does not confirm gets nothing for some time, and is then probed with one message at a time. Events
-//! cannot be held back from one subscriber: while one subscriber leaves them unconfirmed, the wait for their confirms is
-//! short, until one arrives again.
+//! A reply queue that does not confirm gets nothing for some time, and is then probed with one
+//! message at a time. Events cannot be held back from one subscriber: while one subscriber leaves
+//! them unconfirmed, the wait for their confirms is short, until one arrives again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,21 +12,26 @@ use tokio::time::Instant;
 
 /// How long a message waits for its confirm.
 pub(super) const CONFIRM: Duration = Duration::from_secs(5);
-/// How long an event waits for its confirm while events are not confirmed; one event at a time, the probe, waits for [`CONFIRM`].
+/// How long an event waits for its confirm while events are not confirmed; one event at a time,
+/// the probe, waits for [`CONFIRM`].
 const SHORT_CONFIRM: Duration = Duration::from_millis(20);
-/// The most messages in flight. RabbitMQ accepts 400 for a queue that does not answer before it stops reading the connection.
+/// The most messages in flight. RabbitMQ accepts 400 for a queue that does not answer before it
+/// stops reading the connection.
 const IN_FLIGHT: usize = 256;
-/// The most messages in flight after [`SILENT`] messages without one confirm: fewer than stop a channel at a quorum queue.
+/// The most messages in flight after [`SILENT`] messages without one confirm: fewer than stop a
+/// channel at a quorum queue.
 const IN_FLIGHT_SILENT: usize = 8;
 const SILENT: usize = 24;
-/// The most replies in flight to a queue that has not confirmed one yet; doubled by each confirm, up to [`MOST_REPLIES`].
+/// The most replies in flight to a queue that has not confirmed one yet; doubled by each confirm,
+/// up to [`MOST_REPLIES`].
 const FIRST_REPLIES: usize = 4;
 const MOST_REPLIES: usize = 128;
 /// The most messages that wait for others to the same queue.
 const WAITING: usize = 4096;
 /// The most targets that are tracked.
 const KNOWN: usize = 1024;
-/// How long a reply queue that does not confirm gets nothing; doubled each time, up to [`LONGEST_CLOSED`].
+/// How long a reply queue that does not confirm gets nothing; doubled each time, up to
+/// [`LONGEST_CLOSED`].
 const CLOSED: Duration = Duration::from_secs(30);
 const LONGEST_CLOSED: Duration = Duration::from_secs(600);
 
@@ -68,7 +73,8 @@ pub(super) enum Reaction {
     Silent,
     /// The message was not sent.
     None,
-    /// The connection was lost, or there is none: the connection may have caused the earlier silence.
+    /// The connection was lost, or there is none: the connection may have caused the earlier
+    /// silence.
     Lost,
 }
 
@@ -94,7 +100,8 @@ pub(super) struct Targets<W> {
 struct Target<W> {
     in_flight: usize,
     allowed: usize,
-    /// The number of messages without a confirm since the last answer; those in flight together count once.
+    /// The number of messages without a confirm since the last answer; those in flight together
+    /// count once.
     silences: u32,
     is_probed: bool,
     closed_until: Option<Instant>,
@@ -208,7 +215,8 @@ impl<W> Targets<W> {
         sent(target, admission)
     }
 
-    /// Queues a message that was admitted as [`Admission::Wait`], or returns it where too many wait.
+    /// Queues a message that was admitted as [`Admission::Wait`], or returns it where too many
+    /// wait.
     pub(super) fn wait(&mut self, place: &str, message: W) -> Option<W> {
         let Some(target) = self.known.get_mut(place).filter(|_| self.waiting < WAITING) else {
             return Some(message);
@@ -240,8 +248,9 @@ impl<W> Targets<W> {
         target.react(self.kind, reaction, now)
     }
 
-    /// Returns the next message that waits for this target, if it need not wait any longer. Without room, a message is sent only
-    /// if no other is in flight to the target, because then no other reaction would let the rest continue.
+    /// Returns the next message that waits for this target, if it need not wait any longer.
+    /// Without room, a message is sent only if no other is in flight to the target, because then
+    /// no other reaction would let the rest continue.
     pub(super) fn next(
         &mut self,
         place: &str,
@@ -267,8 +276,9 @@ impl<W> Targets<W> {
         }
     }
 
-    /// Makes room by forgetting an idle target: one that confirms or, if there is none, the one that is probed next. There is
-    /// always an idle one, because fewer messages can be in flight than targets are tracked.
+    /// Makes room by forgetting an idle target: one that confirms or, if there is none, the one
+    /// that is probed next. There is always an idle one, because fewer messages can be in flight
+    /// than targets are tracked.
     fn forget_one(&mut self, now: Instant) {
         let idle = self
             .known

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::job::JobId;
 use crate::store::{Announcement, Unsettled};
 
-/// The most times that a reply which may have arrived is published. An event has as many, by [`EVENT_DELAYS`].
+/// The most times that a reply which may have arrived is published. An event has as many, by
+/// [`EVENT_DELAYS`].
 const MOST_TRIES: i32 = 3;
 /// The delays before an event is published for the second and the third time.
 const EVENT_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
@@ -77,7 +78,8 @@ enum Verdict {
     Leave,
 }
 
-/// Returns the new state of an announcement from the fates of its event and its reply; `None` for one that it does not have.
+/// Returns the new state of an announcement from the fates of its event and its reply; `None` for
+/// one that it does not have.
 pub(super) fn settled(
     announcement: &Announcement,
     event: Option<Fate>,
@@ -120,7 +122,8 @@ pub(super) fn settled(
     }
 }
 
-/// Judges an event. A nack or a missing confirm does not prove that no subscriber has the event, so it is repeated only twice.
+/// Judges an event. A nack or a missing confirm does not prove that no subscriber has the event,
+/// so it is repeated only twice.
 fn of_event(fate: Fate, tries: i32) -> Verdict {
     let again = |why| match usize::try_from(tries)
         .ok()
@@ -139,8 +142,8 @@ fn of_event(fate: Fate, tries: i32) -> Verdict {
     }
 }
 
-/// Judges a reply, which goes to one queue. A refused reply has not arrived: it is repeated until it is an hour old. A reply
-/// without a confirm may have arrived.
+/// Judges a reply, which goes to one queue. A refused reply has not arrived: it is repeated until
+/// it is an hour old. A reply without a confirm may have arrived.
 fn of_reply(fate: Fate, tries: i32, is_old: bool) -> Verdict {
     match fate {
         Fate::Confirmed => Verdict::Over,

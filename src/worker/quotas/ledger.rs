@@ -6,8 +6,8 @@ use crate::quota::{Amount, Grant, Over};
 
 /// The least time before a full quota is asked about again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// The same as a multiple of the time that asking took: a producer over its quota uses Postgres for at most a twentieth of the
-/// time.
+/// The same as a multiple of the time that asking took: a producer over its quota uses Postgres
+/// for at most a twentieth of the time.
 const AGAIN_AFTER_TIMES: u32 = 20;
 /// The least time between log lines about a full quota.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
@@ -77,7 +77,8 @@ impl Ledger {
         Taken::Yes
     }
 
-    /// Gives up the rest of the grant while Postgres is asked. Returns the amount that is being made.
+    /// Gives up the rest of the grant while Postgres is asked. Returns the amount that is being
+    /// made.
     pub(super) fn begin_to_ask(&mut self) -> Amount {
         self.left = Amount::default();
         self.making
@@ -85,7 +86,8 @@ impl Ledger {
 
     /// Records a grant and takes `need` from it, however long the answer took.
     pub(super) fn granted(&mut self, asked_at: Instant, grant: Grant, need: Amount) {
-        // Room that was given back meanwhile belongs to the amount that Postgres counted as being made.
+        // Room that was given back meanwhile belongs to the amount that Postgres counted as being
+        // made.
         self.left = self.left.plus(grant.amount).less(need);
         self.making = self.making.plus(need);
         self.until = asked_at + grant.lasts();
@@ -125,8 +127,8 @@ impl Ledger {
         self.left = self.left.plus(amount);
     }
 
-    /// Records a refused message of which nothing is stored. If it should be announced now, returns the number of earlier
-    /// ones that were not announced.
+    /// Records a refused message of which nothing is stored. If it should be announced now,
+    /// returns the number of earlier ones that were not announced.
     pub(super) fn announces(&mut self, now: Instant) -> Option<u64> {
         if self
             .announced_at

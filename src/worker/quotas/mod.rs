@@ -1,5 +1,5 @@
-//! Decides whether a message fits into the quotas of its producer and its organization: from memory, as long as the last grant of
-//! this replica lasts.
+//! Decides whether a message fits into the quotas of its producer and its organization: from
+//! memory, as long as the last grant of this replica lasts.
 
 mod ledger;
 
@@ -33,7 +33,8 @@ pub struct Quotas {
     accounts: Mutex<HashMap<(Holder, Kind), Arc<Account>>>,
 }
 
-/// The most quotas that are kept in memory. The grant of a forgotten quota is unused until it expires.
+/// The most quotas that are kept in memory. The grant of a forgotten quota is unused until it
+/// expires.
 const ACCOUNTS: usize = 20_000;
 /// A quota that was not used for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
@@ -53,7 +54,8 @@ struct Account {
     asking: tokio::sync::Mutex<()>,
 }
 
-/// Room for one row, in each of the quotas that the row counts for. Dropping it gives the room back.
+/// Room for one row, in each of the quotas that the row counts for. Dropping it gives the room
+/// back.
 #[must_use]
 pub(super) struct Permit(Vec<(Arc<Account>, Amount)>);
 
@@ -188,8 +190,9 @@ impl Quotas {
         Ok(room.map(|()| Permit(vec![(account, need)])))
     }
 
-    /// Asks Postgres for room and takes from it. A row that is being made may be counted twice, as a row and as a part of the
-    /// grant; while there is one, a full quota is asked about again after a short delay.
+    /// Asks Postgres for room and takes from it. A row that is being made may be counted twice, as
+    /// a row and as a part of the grant; while there is one, a full quota is asked about again
+    /// after a short delay.
     async fn ask(&self, account: &Account, need: Amount) -> Result<Result<(), Over>, StoreError> {
         for pause in SETTLE {
             let is_making = account.ledger().making() != Amount::default();

@@ -1,5 +1,5 @@
-//! Stages that are interrupted between their calls: they reuse what they have read if nothing has changed, and read it again
-//! otherwise.
+//! Stages that are interrupted between their calls: they reuse what they have read if nothing has
+//! changed, and read it again otherwise.
 
 use std::time::Duration;
 

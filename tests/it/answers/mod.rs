@@ -1,5 +1,5 @@
-//! Providers as they answer in the field: slowly, with Retry-After on success, with their own error codes and messages, and
-//! differently for each part of a request.
+//! Providers as they answer in the field: slowly, with Retry-After on success, with their own
+//! error codes and messages, and differently for each part of a request.
 
 mod cases;
 mod interrupted;

@@ -109,7 +109,8 @@ impl Meets {
     }
 }
 
-/// Returns a tenant whose job finds many work items of several types and writes the assignee of the first one to [`LINKED`].
+/// Returns a tenant whose job finds many work items of several types and writes the assignee of
+/// the first one to [`LINKED`].
 pub(super) fn tenant(name: &str, rng: &mut StdRng) -> Tenant {
     let found = FOUND[rng.random_range(0..FOUND.len())];
     let of_type = |id: i64| TYPES[usize::try_from(id).expect("a small number") % TYPES.len()];
@@ -221,7 +222,8 @@ pub(super) fn stage(entry: &Entry) -> &'static str {
     }
 }
 
-/// Returns a random plan that delays its job by at most the budget in milliseconds; with a crash, before and after the crash.
+/// Returns a random plan that delays its job by at most the budget in milliseconds; with a crash,
+/// before and after the crash.
 pub(super) fn plan(
     tenant: &Tenant,
     crash: bool,

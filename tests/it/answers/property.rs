@@ -1,5 +1,5 @@
-//! Property test with random faults: each call of a job is made once, and once more for each refusal that it meets and for a
-//! crash of its stage; and every job ends.
+//! Property test with random faults: each call of a job is made once, and once more for each
+//! refusal that it meets and for a crash of its stage; and every job ends.
 //!
 //! `DISPATCH_TEST_SEED` repeats a plan.
 
@@ -21,8 +21,9 @@ use crate::support::{ANY_ATTEMPT, Checks, TestWorld, WorkerOptions, WorkerProces
 const TENANTS: usize = 30;
 /// One of so many tenants has a crash.
 const ONE_CRASHES_OF: usize = 5;
-/// The maximum delay of a job by faults, in milliseconds. With a crash, the delays before and after it are limited separately: a
-/// hanging call must not reach its deadline before all other calls that are to hang have been made.
+/// The maximum delay of a job by faults, in milliseconds. With a crash, the delays before and
+/// after it are limited separately: a hanging call must not reach its deadline before all other
+/// calls that are to hang have been made.
 const BUDGET: u64 = 18_000;
 const BUDGETS_OF_A_CRASH: (u64, u64) = (4_000, 10_000);
 /// The deadline of a call: no hanging call may time out before the worker is killed.
@@ -324,7 +325,8 @@ fn identity(entry: &Entry) -> String {
     }
 }
 
-/// Returns whether the call was refused and must be repeated. A hanging call is counted as the crash that ends it.
+/// Returns whether the call was refused and must be repeated. A hanging call is counted as the
+/// crash that ends it.
 fn is_refusal(entry: &Entry) -> bool {
     matches!(entry.fault, Some(FaultKind::RateLimit | FaultKind::Answer))
 }

@@ -1,5 +1,6 @@
-//! Reasons of refusals: the provider's own code and message are in the job's row, in the output of commands, in the outcome event
-//! and in the log, with the refused name and without the secrets in the same text.
+//! Reasons of refusals: the provider's own code and message are in the job's row, in the output of
+//! commands, in the outcome event and in the log, with the refused name and without the secrets in
+//! the same text.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A provider that is slow but available is not treated as hanging: every job has a call in flight.
+//! A provider that is slow but available is not treated as hanging: every job has a call in
+//! flight.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::support::{Checks, TestWorld, acme};
 const JOBS: i64 = 20;
 /// The latency of every answer.
 const ANSWER: Duration = Duration::from_secs(6);
-/// The minimum throughput as a share of what the jobs could achieve if only the provider took time.
+/// The minimum throughput as a share of what the jobs could achieve if only the provider took
+/// time.
 const LEAST: f64 = 0.8;
 const ALL_DONE_WITHIN: Duration = Duration::from_secs(120);
 

@@ -1,5 +1,5 @@
-//! Tenants that share a world: each is an organization with its own account and identity, all named after it. Many run
-//! concurrently, and a hold or a fault of one does not affect another.
+//! Tenants that share a world: each is an organization with its own account and identity, all
+//! named after it. Many run concurrently, and a hold or a fault of one does not affect another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -245,7 +245,8 @@ pub(super) fn group_name(first: i64) -> String {
     format!("G-{first}")
 }
 
-/// Adds tenants to a world, in the simulator and in the tracker; `state` is the initial state of the simulator.
+/// Adds tenants to a world, in the simulator and in the tracker; `state` is the initial state of
+/// the simulator.
 pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
     world.hears_events().await;
     let state = state

@@ -164,8 +164,8 @@ impl Evidence {
         );
     }
 
-    /// Checks that there is no ping-pong: each change of a group of three is written to at most two others, and each link that
-    /// was found behind its group is written once.
+    /// Checks that there is no ping-pong: each change of a group of three is written to at most
+    /// two others, and each link that was found behind its group is written once.
     fn check_patches(&self) {
         let of_three: BTreeSet<String> = scene::groups()
             .into_iter()

@@ -1,6 +1,7 @@
-//! Assignment truth (G6): people change work items while workers run. The service-hook events arrive shuffled, repeated or not at
-//! all, except that the event of each item's last revision arrives. In the end every group and all its work items have the
-//! assignee that was set by the last person to change one of these work items, and no further changes follow.
+//! Assignment truth (G6): people change work items while workers run. The service-hook events
+//! arrive shuffled, repeated or not at all, except that the event of each item's last revision
+//! arrives. In the end every group and all its work items have the assignee that was set by the
+//! last person to change one of these work items, and no further changes follow.
 //!
 //! `DISPATCH_TEST_CASES` sets the number of cases, `DISPATCH_TEST_SEED` repeats one case.
 
@@ -24,7 +25,8 @@ use people::People;
 const CASES: u32 = 2;
 /// The number of revisions of each item that people make.
 const REVISIONS: u32 = 20;
-/// The number of waves of revisions; the workers handle the events of one wave while the next one is made.
+/// The number of waves of revisions; the workers handle the events of one wave while the next one
+/// is made.
 const WAVES: u32 = 4;
 /// The time limit until no work is left.
 const REST: Duration = Duration::from_secs(180);
@@ -94,7 +96,8 @@ async fn case(seed: u64) {
     scene::faults_have_happened(&world).await;
 }
 
-/// Waits until each of the `published` jobs has been accepted, every job has succeeded, and no queue holds a message.
+/// Waits until each of the `published` jobs has been accepted, every job has succeeded, and no
+/// queue holds a message.
 async fn rest(world: &TestWorld, published: usize) {
     const OPEN: &str = "
         SELECT pipeline, state, coalesce(wait_reason, error_code, ''), count(*) FROM jobs WHERE state <> 'succeeded' GROUP BY 1, 2, 3";
@@ -103,7 +106,8 @@ async fn rest(world: &TestWorld, published: usize) {
         "every job to be accepted and to succeed",
         REST,
         async || {
-            // Counted first, or a job that is accepted after the query of open jobs would be missed.
+            // Counted first, or a job that is accepted after the query of open jobs would be
+            // missed.
             let taken_in = world.database.one(TAKEN_IN).await;
             let open = world.database.rows(OPEN).await;
             let is_over = open.is_empty() && taken_in == published.to_string();

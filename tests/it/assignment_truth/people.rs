@@ -96,8 +96,9 @@ impl<'a> People<'a> {
         }
     }
 
-    /// Publishes the events so far, shuffled with the events of the worker's own changes: some twice, some later, some never. If
-    /// `last` is set, none is postponed and the last event of each work item is included.
+    /// Publishes the events so far, shuffled with the events of the worker's own changes: some
+    /// twice, some later, some never. If `last` is set, none is postponed and the last event of
+    /// each work item is included.
     pub(super) async fn publish(&mut self, last: bool) {
         let own = self.own_events().await;
         let mut chosen = Vec::new();

@@ -1,4 +1,5 @@
-//! The test data: a hundred work items of one account, most in groups of three or one, some in no group.
+//! The test data: a hundred work items of one account, most in groups of three or one, some in no
+//! group.
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::{Options, State, stable_uuid};
@@ -16,15 +17,18 @@ pub(super) const BOT: &str = "bot@acme.example";
 pub(super) const HOOK_SECRET: &str = "canary-hook-secret";
 
 const ITEMS: i64 = 100;
-/// The number of groups of three. The items after them have a group each, except for the last [`UNLINKED`] ones.
+/// The number of groups of three. The items after them have a group each, except for the last
+/// [`UNLINKED`] ones.
 const TRIPLES: i64 = 20;
 const UNLINKED: i64 = 10;
 const PEOPLE: [&str; 5] = ["ann", "bob", "cem", "dağ", "eve"];
 const PROJECT: &str = "Web";
 const TOKEN: &str = "canary-access-token";
-/// The work items whose PATCHes take effect without an answer: until the outcome is known, only the ledger shows who wrote them.
+/// The work items whose PATCHes take effect without an answer: until the outcome is known, only
+/// the ledger shows who wrote them.
 const LOSSY: [&str; 2] = ["/workitems/1", "/workitems/4"];
-/// The number of slow reads of work items, and their latency in milliseconds; what was read before may be stale afterwards.
+/// The number of slow reads of work items, and their latency in milliseconds; what was read before
+/// may be stale afterwards.
 const SLOW_LOOKS: u64 = 60;
 const LOOK_MILLIS: u64 = 80;
 /// The latency of every answer, which makes races likely.

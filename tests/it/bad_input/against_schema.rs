@@ -1,4 +1,5 @@
-//! The table against the JSON Schema of a job: within the expressive power of a schema, both accept the same messages.
+//! The table against the JSON Schema of a job: within the expressive power of a schema, both
+//! accept the same messages.
 
 use dispatch_worker::broker::KEY_JOB;
 use dispatch_worker::message::{SCHEMA, schema};
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 use super::table::{EVENTS, End, table};
 use crate::support::acme;
 
-/// Rows that a schema cannot judge: they are refused for something outside the body, or for something that only the worker knows.
+/// Rows that a schema cannot judge: they are refused for something outside the body, or for
+/// something that only the worker knows.
 const BEYOND: &[&str] = &[
     "no source",
     "no dedupe key",

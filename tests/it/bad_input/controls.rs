@@ -88,7 +88,8 @@ fn unreadable(key: &str, names: &[&'static str; 6]) -> Vec<Row> {
     ]
 }
 
-/// Returns messages with another routing key, and messages that arrived through another exchange or queue.
+/// Returns messages with another routing key, and messages that arrived through another exchange
+/// or queue.
 fn misaddressed() -> Vec<Row> {
     let keyed = |name: &'static str, key: &str, body: Value, end: End| {
         let message = Outgoing {

@@ -193,7 +193,8 @@ fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
     ]
 }
 
-/// Returns events as relays write them, and as subscriptions with fewer resource details send them.
+/// Returns events as relays write them, and as subscriptions with fewer resource details send
+/// them.
 fn of_other_forms(mut event: impl FnMut() -> Value) -> Vec<Row> {
     let as_text = |payload: Value| {
         let id = payload["resource"]["workItemId"].to_string();
@@ -239,7 +240,8 @@ fn of_other_forms(mut event: impl FnMut() -> Value) -> Vec<Row> {
     ]
 }
 
-/// Returns jobs that are JSON but contain values that cannot be represented; neither the event nor its neighbour is lost.
+/// Returns jobs that are JSON but contain values that cannot be represented; neither the event nor
+/// its neighbour is lost.
 fn spoiled(mut event: impl FnMut() -> Value) -> Vec<Row> {
     let mut row = |name: &'static str, fields: &str| {
         let events = vec![

@@ -131,7 +131,8 @@ fn not_quite_json() -> Vec<Row> {
     ]
 }
 
-/// Returns messages with duplicate fields, of which some parsers take the first and others the last.
+/// Returns messages with duplicate fields, of which some parsers take the first and others the
+/// last.
 fn given_twice() -> Vec<Row> {
     let once = |name| {
         let click = json!({"application_id": "1", "token": "canary-interaction"});

@@ -1,5 +1,6 @@
-//! A table of bad input. Each row is published to a real worker between valid messages. It ends as a dead letter, as a waiting or
-//! parked job, or as an ignored event, with its reason code; it is acked once, its neighbours succeed, and nothing is lost.
+//! A table of bad input. Each row is published to a real worker between valid messages. It ends as
+//! a dead letter, as a waiting or parked job, or as an ignored event, with its reason code; it is
+//! acked once, its neighbours succeed, and nothing is lost.
 
 mod against_schema;
 mod choices;
@@ -87,7 +88,8 @@ fn good_key(number: usize) -> String {
     format!("good {number}")
 }
 
-/// Publishes a neighbour: a job with a genuine, new event and no destinations. Returns its message.
+/// Publishes a neighbour: a job with a genuine, new event and no destinations. Returns its
+/// message.
 async fn good(world: &TestWorld, number: usize) -> Value {
     let mut message = acme::job(&good_key(number), &changed(world, number).await);
     message["notify"] = json!([]);
@@ -135,7 +137,8 @@ async fn handled(world: &TestWorld, dedupe_key: &str) -> (usize, Vec<String>) {
     )
 }
 
-/// Returns the output of `dispatch dead-letters show` for every dead letter, by the SHA-256 of its body.
+/// Returns the output of `dispatch dead-letters show` for every dead letter, by the SHA-256 of its
+/// body.
 async fn dead_letters(world: &TestWorld, rows: &[Row]) -> BTreeMap<String, Value> {
     let expected = rows
         .iter()
@@ -230,8 +233,9 @@ fn letter_of<'a>(row: &Row, letters: &'a BTreeMap<String, Value>) -> &'a Value {
         .unwrap_or_else(|| panic!("{}: no dead letter has its body", row.name))
 }
 
-/// Checks that `--raw` shows the body as it was received, as text, in full up to 1 MiB, and that this is audited with person and
-/// reason. Showing the dead letter without its body is not audited.
+/// Checks that `--raw` shows the body as it was received, as text, in full up to 1 MiB, and that
+/// this is audited with person and reason. Showing the dead letter without its body is not
+/// audited.
 async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) {
     const WHY: &str = "its producer asks";
     let id = letter_of(row, letters)["id"].to_string();
@@ -263,8 +267,8 @@ async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String,
     );
 }
 
-/// Checks that every message is one row or one dead letter, that nothing is left in a queue or redelivered, and that the log
-/// contains no unexpected error.
+/// Checks that every message is one row or one dead letter, that nothing is left in a queue or
+/// redelivered, and that the log contains no unexpected error.
 async fn nothing_is_lost_or_made_twice(world: &TestWorld, worker: &WorkerProcess, rows: &[Row]) {
     world.wait_quiet(SOON).await;
     let jobs = rows

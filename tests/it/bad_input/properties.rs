@@ -1,4 +1,5 @@
-//! Rows about message properties: not UTF-8, too large, nested too deep, or without source and key.
+//! Rows about message properties: not UTF-8, too large, nested too deep, or without source and
+//! key.
 
 use dispatch_worker::broker::{DEAD, Outgoing};
 
@@ -28,7 +29,8 @@ const fn taken() -> End {
     }
 }
 
-/// Returns properties that are not UTF-8; the driver's parser alone would treat each delivery as a broken connection.
+/// Returns properties that are not UTF-8; the driver's parser alone would treat each delivery as a
+/// broken connection.
 fn not_utf8() -> Vec<Row> {
     let keyless = without_key("a message id that is not UTF-8").to_string();
     let given_up = Outgoing {
@@ -80,11 +82,12 @@ fn not_utf8() -> Vec<Row> {
     ]
 }
 
-/// Returns headers at and beyond the limits. Sizes are those on the wire. Headers nested too deep would overflow the stack of the
-/// driver's parser.
+/// Returns headers at and beyond the limits. Sizes are those on the wire. Headers nested too deep
+/// would overflow the stack of the driver's parser.
 fn headers() -> Vec<Row> {
     let too_large = || End::DeadLetter("headers_too_large");
-    // The table, the name and the text begin with lengths of four, one and four bytes; one more byte is the type of the text.
+    // The table, the name and the text begin with lengths of four, one and four bytes; one more
+    // byte is the type of the text.
     let of_bytes = |bytes: usize| Raw::json().header(b"a", bytes - (4 + 1 + 1 + 1 + 4));
     vec![
         row("headers of 8 KiB", of_bytes(8 << 10), taken()),

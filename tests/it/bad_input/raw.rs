@@ -1,4 +1,5 @@
-//! A minimal AMQP 0-9-1 publisher for messages that no driver sends: properties may contain any bytes.
+//! A minimal AMQP 0-9-1 publisher for messages that no driver sends: properties may contain any
+//! bytes.
 
 use dispatch_worker::broker::Outgoing;
 use reqwest::Url;

@@ -43,7 +43,8 @@ pub(super) enum End {
 /// The number of genuine events that the table needs.
 pub(super) const EVENTS: usize = 27;
 
-/// Returns all rows. `known` is the message of a succeeded job; `fresh` are [`EVENTS`] genuine events that no job has handled.
+/// Returns all rows. `known` is the message of a succeeded job; `fresh` are [`EVENTS`] genuine
+/// events that no job has handled.
 pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut rows = not_text_or_not_json();
     rows.extend(misshapen(known));

@@ -1,4 +1,5 @@
-//! The table against the vendors' published descriptions, Swagger 2.0 and OpenAPI 3.1. They are not part of the repository.
+//! The table against the vendors' published descriptions, Swagger 2.0 and OpenAPI 3.1. They are
+//! not part of the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -395,7 +396,8 @@ impl Description {
         self.all(schema).into_iter().flat_map(said).collect()
     }
 
-    /// Returns whether a schema stands for any value: some descriptions, such as that of JSON Patch, only state `object` then.
+    /// Returns whether a schema stands for any value: some descriptions, such as that of JSON
+    /// Patch, only state `object` then.
     fn is_anything(&self, schema: &Value) -> bool {
         let parts = self.all(schema);
         let says_more = |part: &&Value| {

@@ -1,4 +1,5 @@
-//! The default hosts of the program against the table. The witness log cannot show this, as the simulator replaces all hosts.
+//! The default hosts of the program against the table. The witness log cannot show this, as the
+//! simulator replaces all hosts.
 
 use clap::{Args as _, Command};
 use dispatch_worker::config::ProviderLinks;

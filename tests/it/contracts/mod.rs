@@ -1,5 +1,6 @@
-//! Contracts with the vendors: a table of every request that the worker may send. Each request in the witness log of any test's
-//! world must match a row of the table, and the table itself is compared with the vendors' own descriptions.
+//! Contracts with the vendors: a table of every request that the worker may send. Each request in
+//! the witness log of any test's world must match a row of the table, and the table itself is
+//! compared with the vendors' own descriptions.
 
 mod described;
 mod hosts;
@@ -61,7 +62,8 @@ struct Vendor {
     below: &'static [&'static str],
 }
 
-/// Returns the requests that match no row, with the differences from the nearest rows. Mail entries of the log are skipped.
+/// Returns the requests that match no row, with the differences from the nearest rows. Mail
+/// entries of the log are skipped.
 pub(crate) fn breaches(witness: &[Entry]) -> Vec<String> {
     witness
         .iter()

@@ -10,7 +10,8 @@ const JSON: &str = "application/json; charset=utf-8";
 const FORM: &str = "application/x-www-form-urlencoded";
 const NONE: &str = "";
 
-/// A request, its media type, its shape, and a part of the expected report; `None` for a valid request.
+/// A request, its media type, its shape, and a part of the expected report; `None` for a valid
+/// request.
 type Row = (&'static str, &'static str, Value, Option<&'static str>);
 
 #[test]

@@ -23,7 +23,8 @@ pub(super) struct Field {
 }
 
 impl Shape {
-    /// Returns the first difference of a value in the witness log's form; `at` is its place in the body.
+    /// Returns the first difference of a value in the witness log's form; `at` is its place in the
+    /// body.
     pub(super) fn differs(&self, given: &Value, at: &str) -> Option<String> {
         match (self, given) {
             (Self::Of(types), _) if types.contains(&type_of(given)) => None,
@@ -61,7 +62,8 @@ fn object_differs(fields: &[Field], given: &Map<String, Value>, at: &str) -> Opt
     )
 }
 
-/// Returns the type of a value in the witness log's form, which replaces scalars by their type names.
+/// Returns the type of a value in the witness log's form, which replaces scalars by their type
+/// names.
 fn type_of(shape: &Value) -> &str {
     match shape {
         Value::Array(_) => "array",

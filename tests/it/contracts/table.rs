@@ -172,7 +172,8 @@ pub(super) const TABLE: &[Fact] = &[
         query: &[VERSION],
         body: Some(Body {
             media_type: "application/json-patch+json",
-            // RFC 6902 allows any value, and so does the vendor, although its description states an object.
+            // RFC 6902 allows any value, and so does the vendor, although its description states
+            // an object.
             shape: Shape::List(&Shape::Object(&[
                 must("op", STRING),
                 must("path", STRING),
@@ -271,8 +272,8 @@ pub(super) const TABLE: &[Fact] = &[
         }),
         vendor: ENTRA,
     },
-    // <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>: the address is its
-    // owner's.
+    // <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>:
+    // the address is its owner's.
     Fact {
         name: "workflow of Microsoft Teams",
         method: "POST",
@@ -290,7 +291,8 @@ pub(super) const TABLE: &[Fact] = &[
         ]),
         vendor: ANYWHERE,
     },
-    // <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>: the address is its owner's.
+    // <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>:
+    // the address is its owner's.
     Fact {
         name: "webhook",
         method: "POST",

@@ -106,7 +106,8 @@ async fn no_password_is_sent_to_a_mail_server_that_cannot_be_verified() {
     }
 }
 
-/// The server is genuine and sends nothing under TLS: all replies come from an attacker on the network who cannot break TLS.
+/// The server is genuine and sends nothing under TLS: all replies come from an attacker on the
+/// network who cannot break TLS.
 #[tokio::test]
 async fn replies_injected_in_plaintext_are_not_accepted_under_tls() {
     let world = TestWorld::acme().await;

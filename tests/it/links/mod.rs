@@ -171,7 +171,8 @@ async fn a_worker_runs_over_tls_with_real_servers() {
     Checks::default().hold(&world).await;
 }
 
-/// Installs the certificate in the private Postgres, through SQL, as the key file must belong to the server's user.
+/// Installs the certificate in the private Postgres, through SQL, as the key file must belong to
+/// the server's user.
 async fn encrypt_postgres(world: &TestWorld, identity: &Identity) {
     for (file, pem) in [
         ("server.crt", &identity.certificate),

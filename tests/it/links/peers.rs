@@ -1,4 +1,5 @@
-//! Minimal peers that go no further than the TLS handshake of a protocol, and certificate authorities for them.
+//! Minimal peers that go no further than the TLS handshake of a protocol, and certificate
+//! authorities for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// `SSLRequest`: a length of 8, and the code 80877103 (PostgreSQL documentation, "Message Formats").
+/// `SSLRequest`: a length of 8, and the code 80877103 (PostgreSQL documentation, "Message
+/// Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// The protocol header (AMQP 0-9-1, 4.2.2).
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
@@ -93,8 +95,8 @@ pub(super) enum Protocol {
     Smtps,
     /// TLS after STARTTLS; a peer without an identity does not offer STARTTLS.
     Smtp,
-    /// As `Smtp`, but the packet with the reply to STARTTLS also contains replies to all later commands, as an attacker on the
-    /// network may add them. Under TLS the peer answers nothing.
+    /// As `Smtp`, but the packet with the reply to STARTTLS also contains replies to all later
+    /// commands, as an attacker on the network may add them. Under TLS the peer answers nothing.
     InjectedSmtp,
 }
 
@@ -153,10 +155,12 @@ impl Peer {
     }
 }
 
-/// Speaks SMTP up to the reply to STARTTLS (RFC 3207), or to EHLO if it is not offered; appends `injected` to the reply.
+/// Speaks SMTP up to the reply to STARTTLS (RFC 3207), or to EHLO if it is not offered; appends
+/// `injected` to the reply.
 async fn greet(stream: &mut TcpStream, offers_tls: bool, injected: &[u8]) {
     stream.write_all(SMTP_GREETING).await.unwrap();
-    // The client sends nothing before it has the reply, so the buffer contains no byte of the handshake.
+    // The client sends nothing before it has the reply, so the buffer contains no byte of the
+    // handshake.
     let mut lines = BufReader::new(stream).lines();
     assert!(
         lines
@@ -196,7 +200,8 @@ async fn shake_hands(stream: TcpStream, identity: &Identity, protocol: Protocol)
         // The client may have closed the connection.
         drop(stream.write_all(SMTP_GREETING).await);
     }
-    // In TLS 1.3 the client verifies after the server's last handshake message; only later data shows that it trusts the server.
+    // In TLS 1.3 the client verifies after the server's last handshake message; only later data
+    // shows that it trusts the server.
     match stream.read(&mut [0; 64]).await {
         Ok(1..) => Seen::Trusted,
         Ok(0) | Err(_) => Seen::Refused,

@@ -10,7 +10,8 @@ pub(super) struct Case {
     pub(super) at_most: u64,
     /// Further rows that it may read for each row that it returns or changes.
     pub(super) for_each: u64,
-    /// Whether the statement must return rows: a case that unexpectedly returns none would show nothing.
+    /// Whether the statement must return rows: a case that unexpectedly returns none would show
+    /// nothing.
     pub(super) returns: bool,
 }
 
@@ -58,7 +59,8 @@ const RUNNING: u64 = 2_200;
 
 /// The limit of a page of a count, and of the row at which it ends.
 const COUNTED: u64 = 2_050;
-/// The limit of 128 jobs of as many organizations: each organization is skipped to, and its job found, locked, changed.
+/// The limit of 128 jobs of as many organizations: each organization is skipped to, and its job
+/// found, locked, changed.
 const WOKEN: u64 = 700;
 
 pub(super) const CASES: &[Case] = &[

@@ -1,5 +1,5 @@
-//! While a dump holds its snapshot, Postgres keeps every row version and every index entry: the query for due jobs must not read
-//! the jobs that were woken meanwhile each time again.
+//! While a dump holds its snapshot, Postgres keeps every row version and every index entry: the
+//! query for due jobs must not read the jobs that were woken meanwhile each time again.
 
 use serde_json::Value;
 use tokio_postgres::SimpleQueryMessage;
@@ -10,7 +10,8 @@ use crate::support::TestDatabase;
 const JOBS: u32 = 20_000;
 const TAKEN: u32 = 18_000;
 
-/// Returns the number of pages that the query reads for 16 rows that are due since this time or later.
+/// Returns the number of pages that the query reads for 16 rows that are due since this time or
+/// later.
 async fn pages(database: &TestDatabase, since: &str) -> u64 {
     let client = database.pool.get().await.expect("a connection");
     let sql = format!(

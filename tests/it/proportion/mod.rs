@@ -1,5 +1,6 @@
-//! Statements in loops and behind commands read rows in proportion to what they return, however large the tables are. The tests
-//! assert this from plans and from Postgres' counters, not from times.
+//! Statements in loops and behind commands read rows in proportion to what they return, however
+//! large the tables are. The tests assert this from plans and from Postgres' counters, not from
+//! times.
 //!
 //! `DISPATCH_TEST_SCALE=16` tests with a million jobs, 200,000 of them due.
 
@@ -18,10 +19,12 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::support::TestDatabase;
 use cases::{CASES, Case};
 
-/// The ways in which Postgres plans a prepared statement: for the given parameters, and once for all parameters.
+/// The ways in which Postgres plans a prepared statement: for the given parameters, and once for
+/// all parameters.
 const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 
-/// The number of rows that this connection has read and not reported yet, including those that functions read.
+/// The number of rows that this connection has read and not reported yet, including those that
+/// functions read.
 const COUNTERS: &str = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables";
 
 #[test]
@@ -134,7 +137,8 @@ fn arguments(case: &Case) -> String {
     }
 }
 
-/// Returns what is wrong with a statement, if anything. It is rolled back, so that every statement sees the same rows.
+/// Returns what is wrong with a statement, if anything. It is rolled back, so that every statement
+/// sees the same rows.
 async fn broken(client: &Client, case: &Case, prepare: &str, name: &str) -> Option<String> {
     let explain = format!(
         "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} {}",

@@ -64,7 +64,8 @@ fn rows(node: &Value) -> u64 {
     number(node, "Actual Rows") * number(node, "Actual Loops")
 }
 
-/// Returns a number of a node, rounded up: Postgres 18 reports the average rows of a loop with a fraction.
+/// Returns a number of a node, rounded up: Postgres 18 reports the average rows of a loop with a
+/// fraction.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,4 +1,5 @@
-//! Tables as after a bad week: a backlog, jobs that wait for one cause and for many, parked jobs, old holds, dead replicas.
+//! Tables as after a bad week: a backlog, jobs that wait for one cause and for many, parked jobs,
+//! old holds, dead replicas.
 
 use dispatch_worker::store;
 
@@ -9,8 +10,8 @@ const ORGANIZATIONS: u32 = 3_000;
 /// Holds in force, each with a job that waits for it; twice as many are over.
 const HOLDS: u32 = 2_000;
 
-/// Inserts jobs by number; 1 is the oldest. From the oldest on, they are parked, held, parents of follow-ups, overdue, running
-/// and succeeded; the newest wait for an identity or are due.
+/// Inserts jobs by number; 1 is the oldest. From the oldest on, they are parked, held, parents of
+/// follow-ups, overdue, running and succeeded; the newest wait for an identity or are due.
 const FILL: &str = "
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
@@ -95,7 +96,8 @@ fn places(scale: u32) -> [(&'static str, u32); 12] {
     ]
 }
 
-/// Creates the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the newest parked one.
+/// Creates the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the
+/// newest parked one.
 pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
     for (name, number) in places(scale) {
         database.rows(&format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}'")).await;

@@ -1,8 +1,10 @@
-//! The standard small test world: the organization `acme` with one Azure DevOps account, in the tracker and in the simulator.
+//! The standard small test world: the organization `acme` with one Azure DevOps account, in the
+//! tracker and in the simulator.
 //!
-//! The group `WEB-1` is linked to two work items, so a change of one is written to the other; `WEB-2` is linked to a third one
-//! only. Three destinations receive every change: a Discord channel (keyed for two minutes), a webhook receiver that honours
-//! `webhook-id` (keyed) and one that does not (at-least-once). Assignees are synchronized in both directions.
+//! The group `WEB-1` is linked to two work items, so a change of one is written to the other;
+//! `WEB-2` is linked to a third one only. Three destinations receive every change: a Discord
+//! channel (keyed for two minutes), a webhook receiver that honours `webhook-id` (keyed) and one
+//! that does not (at-least-once). Assignees are synchronized in both directions.
 
 use dispatch_worker::devkit::simulator::state::{State, WebhookMode, stable_uuid};
 use dispatch_worker::tracker::TrackerDocument;
@@ -58,7 +60,8 @@ const URL_SIGNATURE: &str = "canary-url-signature";
 /// The token of the interaction in [`clicked`].
 const INTERACTION_TOKEN: &str = "canary-interaction-token";
 
-/// Every secret of this world except those of its servers. None may appear anywhere in plaintext. A new secret needs a line here.
+/// Every secret of this world except those of its servers. None may appear anywhere in plaintext.
+/// A new secret needs a line here.
 pub(super) const CANARIES: &[&str] = &[
     TOKEN,
     HOOK_SECRET,
@@ -145,7 +148,8 @@ pub(crate) fn later() -> Value {
     json!(time.format(&Rfc3339).expect("a time of this century"))
 }
 
-/// Returns an organization that does nothing: it holds the kinds of secrets that `acme` does not have.
+/// Returns an organization that does nothing: it holds the kinds of secrets that `acme` does not
+/// have.
 fn aside() -> Value {
     let signed = format!("https://teams.example/workflows/1?sig={URL_SIGNATURE}");
     let mail = json!({"from": "dispatch@acme.example", "to": ["team@acme.example"]});
@@ -169,7 +173,8 @@ pub(crate) fn clicked(dedupe_key: &str, event: &Value) -> Value {
     job
 }
 
-/// Returns an intake message of `acme` with one service-hook event; the caller may add or replace fields.
+/// Returns an intake message of `acme` with one service-hook event; the caller may add or replace
+/// fields.
 pub(crate) fn job(dedupe_key: &str, event: &Value) -> Value {
     json!({
         "schema": 1, "source": SOURCE, "dedupe_key": dedupe_key, "organization": "acme", "account": account_id(),

@@ -1,4 +1,5 @@
-//! Exclusive execution for tests that measure time: [`TestWorld::acme_alone`](super::TestWorld::acme_alone).
+//! Exclusive execution for tests that measure time:
+//! [`TestWorld::acme_alone`](super::TestWorld::acme_alone).
 
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, Weak};
@@ -8,7 +9,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 static COMPANY: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 
 thread_local! {
-    /// The place of the current test. Each test runs on its own thread, so a test with two worlds has one place.
+    /// The place of the current test. Each test runs on its own thread, so a test with two worlds
+    /// has one place.
     static PLACE: RefCell<Weak<Place>> = const { RefCell::new(Weak::new()) };
 }
 

@@ -1,5 +1,5 @@
-//! The search for leaked secrets in logs, metrics, tables, messages, and the output of commands. Every world is searched when it
-//! ends, whatever its test checks.
+//! The search for leaked secrets in logs, metrics, tables, messages, and the output of commands.
+//! Every world is searched when it ends, whatever its test checks.
 
 use data_encoding::{BASE64_NOPAD, HEXLOWER};
 use reqwest::Url;
@@ -37,7 +37,8 @@ impl Secret {
     }
 }
 
-/// Returns the base64 characters that depend on the text alone when `before` other bytes precede it.
+/// Returns the base64 characters that depend on the text alone when `before` other bytes precede
+/// it.
 fn in_base64(text: &str, before: usize) -> String {
     let bytes = [&vec![0; before][..], text.as_bytes()].concat();
     let (first, last) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
@@ -53,7 +54,8 @@ pub(super) async fn found(world: &TestWorld) -> Vec<String> {
     found
 }
 
-/// Does the same as [`found`] after the workers have ended, in what they have left behind. Remaining messages are consumed.
+/// Does the same as [`found`] after the workers have ended, in what they have left behind.
+/// Remaining messages are consumed.
 pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
     let search = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,7 +86,8 @@ async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     found
 }
 
-/// Returns the secrets of the world. Every canary contains [`CANARY`], so this prefix stands for all of them.
+/// Returns the secrets of the world. Every canary contains [`CANARY`], so this prefix stands for
+/// all of them.
 fn secrets(world: &TestWorld) -> Vec<Secret> {
     let password = |url: &SecretString| {
         let url = Url::parse(url.expose_secret()).expect("a URL");
@@ -151,8 +154,8 @@ const TABLES: &str = "
     SELECT quote_ident(relname) FROM pg_class
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace ORDER BY relname";
 
-/// Runs the commands that show some of the jobs and dead letters, one job for each pipeline and state. Their output is kept in
-/// the world's folder.
+/// Runs the commands that show some of the jobs and dead letters, one job for each pipeline and
+/// state. Their output is kept in the world's folder.
 async fn show(world: &TestWorld) {
     let jobs = format!(
         "SELECT DISTINCT ON (pipeline, state) id FROM jobs ORDER BY pipeline, state, id LIMIT {SHOWN}"
@@ -255,7 +258,8 @@ mod planted {
         world.is_planted();
     }
 
-    /// Returns the number of distinct secrets, of the servers and of the canaries, without other forms of the same secret.
+    /// Returns the number of distinct secrets, of the servers and of the canaries, without other
+    /// forms of the same secret.
     fn told_apart(world: &TestWorld) -> usize {
         let looked_for = secrets(world);
         let servers: Vec<&Secret> = looked_for

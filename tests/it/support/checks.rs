@@ -1,4 +1,5 @@
-//! The checkers of the project's guarantees. They read the tables and the witness log once no work is left.
+//! The checkers of the project's guarantees. They read the tables and the witness log once no work
+//! is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -75,7 +76,8 @@ struct EffectFact {
     tested: Option<String>,
     /// The kind of a message's destination.
     kind: Option<String>,
-    /// The result in the checkpoint of a PATCH; `already` if the work item had the value already, whoever wrote it.
+    /// The result in the checkpoint of a PATCH; `already` if the work item had the value already,
+    /// whoever wrote it.
     result: Option<String>,
 }
 
@@ -151,7 +153,8 @@ const EFFECTS: &str = "
     FROM effects e LEFT JOIN integrations i ON e.target LIKE 'work_item:%' AND i.id::text = split_part(e.target, ':', 2)
     LEFT JOIN checkpoints c ON (c.job_id, c.generation, c.stage) = (e.job_id, e.generation, e.stage)";
 
-/// Checks that each stage has at most one checkpoint per generation, in pipeline order without gaps, under increasing epochs.
+/// Checks that each stage has at most one checkpoint per generation, in pipeline order without
+/// gaps, under increasing epochs.
 fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
     let mut runs: BTreeMap<(&str, i32), Vec<&CheckpointFact>> = BTreeMap::new();
     for checkpoint in &evidence.checkpoints {
@@ -212,8 +215,9 @@ fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
     }
 }
 
-/// Checks the number of times each effect happened. Compare-and-set and keyed: exactly once if confirmed, never more than once.
-/// At-least-once: once, and at most once more for each recorded unknown outcome.
+/// Checks the number of times each effect happened. Compare-and-set and keyed: exactly once if
+/// confirmed, never more than once. At-least-once: once, and at most once more for each recorded
+/// unknown outcome.
 fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: &mut Vec<String>) {
     for effect in evidence.effects.iter().filter(|effect| !is_keyless(effect)) {
         let times = evidence
@@ -239,7 +243,8 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
             } = effect;
             broken.push(format!("{class} effect {key} of {stage} ({state}, {unknowns} unknown) happened {times} times"));
         }
-        // A compare-and-set with a lost answer may have been superseded; then its outcome stays unknown and does not matter.
+        // A compare-and-set with a lost answer may have been superseded; then its outcome stays
+        // unknown and does not matter.
         let is_open =
             effect.state == "in_flight" || (effect.state == "unknown" && effect.class != "K1");
         if is_open && evidence.is_finished(effect) {
@@ -251,13 +256,14 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
     }
 }
 
-/// Returns whether requests of the channel carry no key of the effect. Tests of such a channel count its requests themselves.
+/// Returns whether requests of the channel carry no key of the effect. Tests of such a channel
+/// count its requests themselves.
 fn is_keyless(effect: &EffectFact) -> bool {
     matches!(effect.kind.as_deref(), Some("slack" | "teams"))
 }
 
-/// Returns whether a request belongs to this effect. A PATCH that tests another revision than the ledger's is matched by its
-/// subject alone, in [`every_effect_is_in_the_ledger`].
+/// Returns whether a request belongs to this effect. A PATCH that tests another revision than the
+/// ledger's is matched by its subject alone, in [`every_effect_is_in_the_ledger`].
 fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     let Some(key) = &entry.key else { return false };
     match entry.provider {
@@ -270,7 +276,8 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     }
 }
 
-/// Checks that every external effect has an intent, and that no work item was written twice at one revision.
+/// Checks that every external effect has an intent, and that no work item was written twice at one
+/// revision.
 fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) {
     let subjects: BTreeSet<&str> = evidence
         .effects
@@ -315,7 +322,8 @@ mod planted {
     const JOB: &str = "j";
     const KEY: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
 
-    /// Returns the evidence of a delivered message: both checkpoints, a confirmed effect, and its one request.
+    /// Returns the evidence of a delivered message: both checkpoints, a confirmed effect, and its
+    /// one request.
     fn honest(class: &str) -> Evidence {
         let checkpoint = |stage: &str, epoch: i64| CheckpointFact {
             job_id: JOB.to_owned(),

@@ -14,7 +14,8 @@ use tokio::process::{Child, Command};
 use super::servers::BINARY;
 use super::world::TestWorld;
 
-/// Commands that need the database owner: they change accounts, producers or the schema. All others run with a worker's login.
+/// Commands that need the database owner: they change accounts, producers or the schema. All
+/// others run with a worker's login.
 const OF_THE_OWNER: [&str; 7] = [
     "migrate",
     "tracker",
@@ -44,7 +45,8 @@ pub(crate) struct Said {
 }
 
 impl TestWorld {
-    /// Returns a command that uses this world's servers and keyring, and its simulator as the providers if there is one.
+    /// Returns a command that uses this world's servers and keyring, and its simulator as the
+    /// providers if there is one.
     pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {
         let is_owner = arguments
             .first()
@@ -109,13 +111,15 @@ impl Dispatch {
         self
     }
 
-    /// Excludes the output from the search for secrets, for a command that prints secrets on request.
+    /// Excludes the output from the search for secrets, for a command that prints secrets on
+    /// request.
     pub(crate) fn tells_secrets(mut self) -> Self {
         self.log = None;
         self
     }
 
-    /// Gives the command a terminal as stdout, through `script` (bsdutils, on every Debian), which also passes stderr on.
+    /// Gives the command a terminal as stdout, through `script` (bsdutils, on every Debian), which
+    /// also passes stderr on.
     pub(crate) fn on_a_terminal(self) -> Self {
         let inner = self.command.as_std();
         let words = std::iter::once(inner.get_program()).chain(inner.get_args());

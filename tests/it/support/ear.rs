@@ -1,4 +1,5 @@
-//! Messages as a consumer receives them: the outcome events of a world, and the messages left in its queues.
+//! Messages as a consumer receives them: the outcome events of a world, and the messages left in
+//! its queues.
 
 use std::fmt::Write as _;
 
@@ -15,11 +16,13 @@ const QUEUE: &str = "canaries";
 /// The number of messages that are read from each queue.
 const LOOKED_AT: usize = 100;
 
-/// A queue for every outcome event of a world. Each read opens a new connection, as servers may have been killed meanwhile.
+/// A queue for every outcome event of a world. Each read opens a new connection, as servers may
+/// have been killed meanwhile.
 pub(super) struct Ear;
 
 impl TestWorld {
-    /// Records the outcome events from now on, for the search at the world's end. A world of [`TestWorld::acme`] does so anyway.
+    /// Records the outcome events from now on, for the search at the world's end. A world of
+    /// [`TestWorld::acme`] does so anyway.
     pub(crate) async fn hears_events(&self) {
         self.ear().await;
     }
@@ -54,8 +57,9 @@ impl Ear {
     }
 }
 
-/// Consumes what is left in the queues that the program writes to; returns properties and bodies by queue. Messages of producers
-/// are left out: they may contain the producer's secrets and are parked unchanged.
+/// Consumes what is left in the queues that the program writes to; returns properties and bodies
+/// by queue. Messages of producers are left out: they may contain the producer's secrets and are
+/// parked unchanged.
 pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)> {
     let (connection, channel) = open(amqp_url).await;
     let mut places = Vec::new();

@@ -1,12 +1,14 @@
-//! A gate that blocks commits, so that they stay undecided for as long as a test needs; and delayed commits.
-//! Workers have no rights on the tables of a test, so the trigger functions run with their owner's rights.
+//! A gate that blocks commits, so that they stay undecided for as long as a test needs; and
+//! delayed commits. Workers have no rights on the tables of a test, so the trigger functions run
+//! with their owner's rights.
 
 use std::time::Duration;
 
 use super::database::TestDatabase;
 use super::wait::wait_for;
 
-/// The trigger runs at COMMIT. It polls instead of waiting for a lock, since `lock_timeout` limits waits for locks.
+/// The trigger runs at COMMIT. It polls instead of waiting for a lock, since `lock_timeout` limits
+/// waits for locks.
 const SHUT: &str = "
     CREATE TABLE gate (is_open boolean);
     CREATE FUNCTION stand_at_the_gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
@@ -52,7 +54,8 @@ pub(crate) async fn open(database: &TestDatabase) {
     database.rows("INSERT INTO gate VALUES (true)").await;
 }
 
-/// Delays each commit by `by` for each row that it inserts into the table, as a disk with slow flushes does.
+/// Delays each commit by `by` for each row that it inserts into the table, as a disk with slow
+/// flushes does.
 pub(crate) async fn slow(database: &TestDatabase, table: &str, by: Duration) {
     database
         .rows(

@@ -5,7 +5,8 @@ use dispatch_worker::message::Refusal;
 use dispatch_worker::store::NewDeadLetter;
 use serde_json::json;
 
-/// Returns the dead letter of an intake message that has nothing but a body, from a producer that is not registered.
+/// Returns the dead letter of an intake message that has nothing but a body, from a producer that
+/// is not registered.
 pub(crate) fn dead_letter(body: &str) -> NewDeadLetter<'_> {
     NewDeadLetter {
         producer: None,

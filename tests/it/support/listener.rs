@@ -47,7 +47,8 @@ impl Listener {
         self.bind(name, events).await;
     }
 
-    /// Declares a queue that lives as long as its vhost: a suspended exclusive queue would block the close of its connection.
+    /// Declares a queue that lives as long as its vhost: a suspended exclusive queue would block
+    /// the close of its connection.
     pub(crate) async fn lasting_queue(&self, name: &str) {
         let options = QueueDeclareOptions::durable();
         self.channel

@@ -1,4 +1,5 @@
-//! The log files of a world: those of its workers, commands and simulator, and those of the servers of the run.
+//! The log files of a world: those of its workers, commands and simulator, and those of the
+//! servers of the run.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,13 +9,15 @@ use std::sync::{Mutex, PoisonError};
 
 /// The log folders of private servers, below the folder of their run.
 const SERVERS: [&str; 3] = ["postgres", "rabbitmq", "rabbitmq/log"];
-/// The number of bytes that are read again, as the last line may have been incomplete when it was read.
+/// The number of bytes that are read again, as the last line may have been incomplete when it was
+/// read.
 const OVERLAP: u64 = 1024;
 
 /// The position up to which any world has read each server log.
 static READ: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// What the servers log during the life of a world. Their logs grow with the run, so no world reads them whole.
+/// What the servers log during the life of a world. Their logs grow with the run, so no world
+/// reads them whole.
 pub(super) struct ServersLogs {
     folder: Option<PathBuf>,
     /// The length of each log when the world was created.
@@ -22,7 +25,8 @@ pub(super) struct ServersLogs {
 }
 
 impl ServersLogs {
-    /// Starts at the current end of the logs below `folder`; without a folder, the servers are not private and have no logs here.
+    /// Starts at the current end of the logs below `folder`; without a folder, the servers are not
+    /// private and have no logs here.
     pub(super) fn from_now_on(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned);
         let mut logs = Self {

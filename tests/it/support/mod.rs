@@ -1,4 +1,5 @@
-//! Shared support of the tests: servers, a separate world for each test, the real worker as a process, and the checkers.
+//! Shared support of the tests: servers, a separate world for each test, the real worker as a
+//! process, and the checkers.
 //!
 //! ```text
 //! TestWorld::acme()   a database, a vhost, a keyring, a simulator, and the organization `acme`

@@ -1,5 +1,6 @@
-//! A TCP proxy in front of a server. It can cut connections without closing them at the server, hold back what clients send and
-//! deliver it after they are gone, refuse connections as a machine that is down does, or accept connections and stay silent.
+//! A TCP proxy in front of a server. It can cut connections without closing them at the server,
+//! hold back what clients send and deliver it after they are gone, refuse connections as a machine
+//! that is down does, or accept connections and stay silent.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -101,8 +102,8 @@ impl Proxy {
         self.ways.of(seen_from).cut.cancel();
     }
 
-    /// From now on, holds back the first bytes on each connection that contain `text`, and everything that the client sends after
-    /// them, until they are [delivered](Self::deliver).
+    /// From now on, holds back the first bytes on each connection that contain `text`, and
+    /// everything that the client sends after them, until they are [delivered](Self::deliver).
     pub(crate) fn hold_back(&self, text: &'static str) {
         *self
             .ways

@@ -1,4 +1,5 @@
-//! The servers of a run: the first test that needs them starts them, and they stop when the process ends.
+//! The servers of a run: the first test that needs them starts them, and they stop when the
+//! process ends.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -135,7 +136,8 @@ impl Run {
                 .await;
             SecretString::from(made.expect("RabbitMQ creates a user"))
         };
-        // RabbitMQ refuses one of two concurrent requests that create the same user; afterwards, each world adds its rights.
+        // RabbitMQ refuses one of two concurrent requests that create the same user; afterwards,
+        // each world adds its rights.
         self.worker_user
             .get_or_init(async || drop(make().await))
             .await;
@@ -152,8 +154,9 @@ impl Run {
         url.expect("a URL of Postgres").into()
     }
 
-    /// Removes a world. Its vhost is deleted at once, to relieve RabbitMQ of its queues. The database of a private Postgres goes
-    /// away with its server, since dropping it would wait for a checkpoint.
+    /// Removes a world. Its vhost is deleted at once, to relieve RabbitMQ of its queues. The
+    /// database of a private Postgres goes away with its server, since dropping it would wait for
+    /// a checkpoint.
     pub(crate) fn remove(&'static self, name: String) {
         // A separate thread, as a runtime cannot block inside the runtime of the test.
         let cleaner = std::thread::spawn(move || {
@@ -179,15 +182,17 @@ impl Run {
         }
         let mut cleaners = self.cleaners.lock().expect("the lock is not poisoned");
         cleaners.push(cleaner);
-        // The threads are joined only with the last world: dropping a database waits for every client that is just signing in,
-        // and the Tokio task of such a client may be the one that drops this world.
+        // The threads are joined only with the last world: dropping a database waits for every
+        // client that is just signing in, and the Tokio task of such a client may be the one that
+        // drops this world.
         if is_last {
             cleaners.drain(..).for_each(|cleaner| drop(cleaner.join()));
         }
     }
 }
 
-/// Turns off waits for the disk: shared servers never crash, and many databases are created at a time.
+/// Turns off waits for the disk: shared servers never crash, and many databases are created at a
+/// time.
 async fn calm(url: &str) {
     run_sql(url, "ALTER SYSTEM SET fsync = off").await;
     run_sql(url, "SELECT pg_reload_conf()").await;
@@ -202,7 +207,8 @@ async fn run_sql(url: &str, sql: &str) {
     done.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
 }
 
-/// Derives the role's password from the server URL, so that several runs on the same servers agree on it. It is a canary.
+/// Derives the role's password from the server URL, so that several runs on the same servers agree
+/// on it. It is a canary.
 fn worker_password(servers: &Servers) -> String {
     format!(
         "canary-{}",

@@ -22,7 +22,8 @@ use super::world::TestWorld;
 const SHOWN_LOG: usize = 24_000;
 /// The time limit until a worker is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Passes SIGKILL on to the worker when the test's thread ends, so that a killed test run leaves no worker behind.
+/// Passes SIGKILL on to the worker when the test's thread ends, so that a killed test run leaves
+/// no worker behind.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// The public pages of the operations server.
@@ -30,7 +31,8 @@ pub(super) const PAGES: [&str; 3] = ["/", "/readyz", "/metrics"];
 /// The timeout for a page at the end of a worker.
 const PAGE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The options of a worker. The defaults are those of the program, except for the number of connections and the addresses.
+/// The options of a worker. The defaults are those of the program, except for the number of
+/// connections and the addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerOptions {
     /// `stage:point[:n]`.
@@ -57,8 +59,8 @@ impl WorkerOptions {
     }
 }
 
-/// A running worker. Dropping it kills the process and keeps its last pages for the search at the world's end; if the test has
-/// failed, its log is printed.
+/// A running worker. Dropping it kills the process and keeps its last pages for the search at the
+/// world's end; if the test has failed, its log is printed.
 pub(crate) struct WorkerProcess {
     child: Child,
     pub(crate) pid: u32,
@@ -214,7 +216,8 @@ fn page(port: u16, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Returns the command line. Each of these programs executes the next one in place, so that the process id stays the same.
+/// Returns the command line. Each of these programs executes the next one in place, so that the
+/// process id stays the same.
 fn program(options: &WorkerOptions) -> Command {
     let limits = [
         options.memory.map(|bytes| format!("--data={bytes}")),

@@ -37,8 +37,8 @@ use super::wait::wait_for;
 use super::worker::{PAGES, WorkerOptions, WorkerProcess};
 use crate::contracts;
 
-/// A database, a vhost with the topology, and a keyring. Dropping the world removes database and vhost; its files are kept if
-/// the test has failed.
+/// A database, a vhost with the topology, and a keyring. Dropping the world removes database and
+/// vhost; its files are kept if the test has failed.
 pub(crate) struct TestWorld {
     run: &'static Run,
     pub(crate) database: TestDatabase,
@@ -65,7 +65,8 @@ impl TestWorld {
         Self::on(run().await).await
     }
 
-    /// Creates a world as [`TestWorld::acme`] does, on servers that no other test uses, so that the test may kill them.
+    /// Creates a world as [`TestWorld::acme`] does, on servers that no other test uses, so that
+    /// the test may kill them.
     pub(crate) async fn with_own_servers() -> Self {
         Self::acme_on(Box::leak(Box::new(Run::private().await))).await
     }
@@ -112,7 +113,8 @@ impl TestWorld {
         Self::acme_on(run().await).await
     }
 
-    /// Creates a world as [`TestWorld::acme`] does, for a test that measures time: no other test has a world meanwhile.
+    /// Creates a world as [`TestWorld::acme`] does, for a test that measures time: no other test
+    /// has a world meanwhile.
     pub(crate) async fn acme_alone() -> Self {
         let _place = Place::alone().await;
         Self::acme().await
@@ -200,7 +202,8 @@ impl TestWorld {
         witness::read(&self.witness_path()).expect("a witness log")
     }
 
-    /// Imports a document as `dispatch tracker import` does, including the release of waiting jobs.
+    /// Imports a document as `dispatch tracker import` does, including the release of waiting
+    /// jobs.
     pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
         let mut client = self.pool().get().await.expect("a connection");
         import(&mut client, &self.keyring, document, unaudited)
@@ -209,7 +212,8 @@ impl TestWorld {
             .counts
     }
 
-    /// Creates a user of RabbitMQ with these rights in this world's vhost, or changes its rights; returns its URL.
+    /// Creates a user of RabbitMQ with these rights in this world's vhost, or changes its rights;
+    /// returns its URL.
     pub(crate) async fn amqp_user(&self, rights: &Rights<'_>) -> String {
         let made = self.run.servers.create_user(
             &self.database.name,
@@ -273,7 +277,8 @@ impl TestWorld {
         pages
     }
 
-    /// Returns the logs of the workers, commands and simulator, and what the servers have logged meanwhile, by file name.
+    /// Returns the logs of the workers, commands and simulator, and what the servers have logged
+    /// meanwhile, by file name.
     pub(super) fn logs(&self) -> Vec<(String, String)> {
         let own = logs_in(self.folder.path());
         own.into_iter().chain(self.servers_logs.read()).collect()
@@ -302,7 +307,8 @@ impl TestWorld {
         self.is_planted = true;
     }
 
-    /// Returns what no world may contain, whatever its test checks: requests that no vendor describes, and secrets in plaintext.
+    /// Returns what no world may contain, whatever its test checks: requests that no vendor
+    /// describes, and secrets in plaintext.
     pub(super) fn broken_at_the_end(&self) -> Vec<String> {
         let breaches = contracts::breaches(&self.witness());
         breaches
@@ -348,7 +354,8 @@ impl TestWorld {
         .await;
     }
 
-    /// Assigns a work item of `acme` as a person does (`None`: to nobody); returns the service-hook event.
+    /// Assigns a work item of `acme` as a person does (`None`: to nobody); returns the
+    /// service-hook event.
     pub(crate) async fn assign(&self, work_item: i64, to: Option<&str>) -> Value {
         let change = Change {
             org: acme::ACCOUNT.to_owned(),
@@ -365,7 +372,8 @@ impl TestWorld {
             .expect("the simulator accepts the change")
     }
 
-    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met the fault and is still running.
+    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met the
+    /// fault and is still running.
     pub(crate) async fn publish_held_up(&self, dedupe_key: &str, fault: FaultRule) {
         let simulator = &self.simulator().await.client;
         let id = simulator
@@ -439,7 +447,8 @@ impl TestWorld {
         .await
     }
 
-    /// Returns the depth of a queue. It retries, as RabbitMQ's management API is slow on a busy machine.
+    /// Returns the depth of a queue. It retries, as RabbitMQ's management API is slow on a busy
+    /// machine.
     pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
         wait_for(
             "the depth of a queue",

@@ -28,7 +28,8 @@ pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
     })))
 }
 
-/// `GET /_apis/accounts?memberId=`: the organizations of that person, which may differ from the caller.
+/// `GET /_apis/accounts?memberId=`: the organizations of that person, which may differ from the
+/// caller.
 pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
     let member = call
         .query
@@ -54,7 +55,8 @@ pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
     Ok(SimulatedAnswer::list(&shown.collect::<Vec<_>>()))
 }
 
-/// `GET /{org}/_apis/graph/users`, in order of unique name. The continuation token names the last user of the page.
+/// `GET /{org}/_apis/graph/users`, in order of unique name. The continuation token names the last
+/// user of the page.
 pub(super) fn users(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let members = &world.state.accounts[scope.organization].members;
     let after = match call.query.get("continuationToken") {

@@ -1,5 +1,6 @@
-//! The part of the Azure DevOps Services REST API 7.1 (<https://learn.microsoft.com/rest/api/azure/devops>) that the
-//! product calls: routing, authentication and access checks.
+//! The part of the Azure DevOps Services REST API 7.1
+//! (<https://learn.microsoft.com/rest/api/azure/devops>) that the product calls: routing,
+//! authentication and access checks.
 
 mod directory;
 mod search;
@@ -12,8 +13,8 @@ use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Account, WorkItem};
 use super::world::World;
 
-/// The answer of a handler. `Err` is a refusal, which is also sent; it is an error only so that `?` ends a handler
-/// early.
+/// The answer of a handler. `Err` is a refusal, which is also sent; it is an error only so that
+/// `?` ends a handler early.
 type Reply = Result<SimulatedAnswer, SimulatedAnswer>;
 
 /// The parts of a path.
@@ -62,8 +63,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The caller and the scope of a call. The organization exists and the user is a member of it; the project, if any,
-/// exists.
+/// The caller and the scope of a call. The organization exists and the user is a member of it; the
+/// project, if any, exists.
 struct Scope<'a> {
     /// The unique name of the token's user.
     user: &'a str,
@@ -83,8 +84,8 @@ impl Scope<'_> {
     }
 }
 
-/// Describes a request by the work item in its path. The key of a PATCH is the revision that it tests, of a search page
-/// its start, of a batch its first id.
+/// Describes a request by the work item in its path. The key of a PATCH is the revision that it
+/// tests, of a search page its start, of a batch its first id.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let parts = call.parts();
     match Target::of(&parts) {
@@ -290,8 +291,8 @@ fn not_found(message: &str) -> SimulatedAnswer {
     )
 }
 
-/// Returns the refusal of a user. The vendor names the user by id, and no user if it does not accept the token
-/// (<https://github.com/microsoft/azure-devops-auth-samples/issues/52>).
+/// Returns the refusal of a user. The vendor names the user by id, and no user if it does not
+/// accept the token (<https://github.com/microsoft/azure-devops-auth-samples/issues/52>).
 fn unauthorized(user: &str) -> SimulatedAnswer {
     let message = format!("TF400813: The user '{user}' is not authorized to access this resource.");
     error(

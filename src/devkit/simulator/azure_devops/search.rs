@@ -1,4 +1,5 @@
-//! Work item search: matches if every word of the text is in the title, or the text is the work item's id.
+//! Work item search: matches if every word of the text is in the title, or the text is the work
+//! item's id.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,8 @@ struct Request {
     filters: Option<BTreeMap<String, Vec<String>>>,
 }
 
-/// `POST /{org}[/{project}]/_apis/search/workitemsearchresults`, in order of id. `count` includes all matches.
+/// `POST /{org}[/{project}]/_apis/search/workitemsearchresults`, in order of id. `count` includes
+/// all matches.
 pub(super) fn search(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: Request = call.json().map_err(|error| bad_request(&error))?;
     if request.text.trim().is_empty() || request.top == 0 || request.top > TOP {

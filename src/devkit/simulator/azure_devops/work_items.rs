@@ -32,8 +32,8 @@ struct Operation {
     value: Value,
 }
 
-/// `POST /{org}[/{project}]/_apis/wit/workitemsbatch`, in the requested order. With `errorPolicy: omit`, a missing work
-/// item is null; without, it fails the whole batch.
+/// `POST /{org}[/{project}]/_apis/wit/workitemsbatch`, in the requested order. With `errorPolicy:
+/// omit`, a missing work item is null; without, it fails the whole batch.
 pub(super) fn batch(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: BatchRequest = call.json().map_err(|error| bad_request(&error))?;
     if request.ids.is_empty() || request.ids.len() > BATCH_IDS {
@@ -83,7 +83,8 @@ pub(super) fn get(world: &World, call: &ReceivedCall, scope: &Scope<'_>, id: i64
     )))
 }
 
-/// `PATCH /{org}[/{project}]/_apis/wit/workitems/{id}`. A patch that changes nothing creates no revision.
+/// `PATCH /{org}[/{project}]/_apis/wit/workitems/{id}`. A patch that changes nothing creates no
+/// revision.
 pub(super) fn patch(world: &mut World, call: &ReceivedCall, scope: &Scope<'_>, id: i64) -> Reply {
     if call.media_type() != "application/json-patch+json" {
         let message = "the content type is application/json-patch+json";

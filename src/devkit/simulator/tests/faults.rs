@@ -423,8 +423,8 @@ async fn many_requests_at_once_are_witnessed_in_the_order_of_their_effects() {
 #[tokio::test]
 async fn a_process_is_started_by_its_announcement_and_stopped_by_the_end_of_its_stdin() {
     let script = std::env::temp_dir().join(format!("simulator-{}", uuid::Uuid::now_v7()));
-    // Another process writes the file: if this process had it open for writing while another test forks, it could not
-    // be executed.
+    // Another process writes the file: if this process had it open for writing while another test
+    // forks, it could not be executed.
     let said = r#"{\\"url\\":\\"http://127.0.0.1:9\\",\\"smtp\\":\\"smtp://127.0.0.1:9\\"}"#;
     let text = format!(r#"printf '#!/bin/sh\necho "{said}"\nexec cat\n' > "$0" && chmod +x "$0""#);
     assert!(

@@ -64,8 +64,8 @@ impl Bench {
         }
     }
 
-    /// Creates Jane and Ödön in `contoso`, its project `Fabrikam Fiber` with the unassigned bug 17, a channel and two
-    /// receivers.
+    /// Creates Jane and Ödön in `contoso`, its project `Fabrikam Fiber` with the unassigned bug
+    /// 17, a channel and two receivers.
     async fn furnished() -> Self {
         Self::start(furnished()).await
     }

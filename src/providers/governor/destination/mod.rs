@@ -1,4 +1,5 @@
-//! The state of one destination: token bucket, circuit breaker and concurrency limits. Pure: time is an argument.
+//! The state of one destination: token bucket, circuit breaker and concurrency limits. Pure: time
+//! is an argument.
 
 mod pace;
 mod seats;
@@ -36,7 +37,8 @@ pub enum CallResult {
         /// The time to wait, if stated; not zero.
         retry_after: Option<Duration>,
     },
-    /// As `RateLimited`, for all destinations under one shared limit (see [`super::Scope::limited_with`]).
+    /// As `RateLimited`, for all destinations under one shared limit (see
+    /// [`super::Scope::limited_with`]).
     AllRateLimited {
         /// The time to wait, if stated; not zero.
         retry_after: Option<Duration>,
@@ -85,7 +87,8 @@ impl Why {
         matches!(self, Self::Failing | Self::Probing)
     }
 
-    /// Returns whether only a permit is missing. A call that finds a free permit may ignore such a hold.
+    /// Returns whether only a permit is missing. A call that finds a free permit may ignore such a
+    /// hold.
     pub(super) const fn is_for_seats(self) -> bool {
         matches!(self, Self::Busy | Self::ProviderBusy | Self::TenantBusy)
     }
@@ -126,7 +129,8 @@ impl NotNow {
 pub(super) enum Standing {
     /// No call has ended yet.
     New,
-    /// The last call was answered, after any time, or failed at once; and no call in flight is overdue.
+    /// The last call was answered, after any time, or failed at once; and no call in flight is
+    /// overdue.
     Quick,
     /// The last call was not answered, or a call in flight is overdue.
     Slow,
@@ -292,8 +296,8 @@ impl Destination {
         ticket
     }
 
-    /// Records the result of a call. Returns the hold that the result requires; for a rate limit without a length, the shortest
-    /// one.
+    /// Records the result of a call. Returns the hold that the result requires; for a rate limit
+    /// without a length, the shortest one.
     pub(super) fn settle(
         &mut self,
         ticket: Ticket,
@@ -341,7 +345,8 @@ impl Destination {
         }
     }
 
-    /// Records a call that was dropped before its answer: it counts as failed if it was overdue, and not at all otherwise.
+    /// Records a call that was dropped before its answer: it counts as failed if it was overdue,
+    /// and not at all otherwise.
     pub(super) fn drop_call(&mut self, ticket: Ticket, now: Instant) {
         self.leave(ticket, now);
         if self.is_overdue(ticket, now) {

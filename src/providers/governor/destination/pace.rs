@@ -1,7 +1,8 @@
-//! The time that a destination takes to answer, learned from its answers. Pure: time is an argument.
+//! The time that a destination takes to answer, learned from its answers. Pure: time is an
+//! argument.
 //!
-//! A destination that answers slowly is not broken. A call is therefore overdue only if it takes longer than the destination's
-//! answers suggest.
+//! A destination that answers slowly is not broken. A call is therefore overdue only if it takes
+//! longer than the destination's answers suggest.
 
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use tokio::time::Instant;
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// A call is overdue when it takes this many times as long as the answers take.
 const TIMES: u32 = 2;
-/// How often an answer can lower the expected time. An idle destination has shown nothing, and a thousand quick answers in a
-/// moment do not show that long ones have ended.
+/// How often an answer can lower the expected time. An idle destination has shown nothing, and a
+/// thousand quick answers in a moment do not show that long ones have ended.
 const EASED_EVERY: Duration = Duration::from_secs(1);
-/// The part by which an answer lowers the expected time. Eleven seconds of quicker answers halve it.
+/// The part by which an answer lowers the expected time. Eleven seconds of quicker answers halve
+/// it.
 const EASED_BY: u32 = 16;
 
 /// The longest recent time between a call and its answer. The deadlines of calls bound it.
@@ -25,7 +27,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Creates the pace of a destination that is assumed to answer within `longest` until it shows otherwise.
+    /// Creates the pace of a destination that is assumed to answer within `longest` until it shows
+    /// otherwise.
     pub(super) const fn new(longest: Duration, now: Instant) -> Self {
         Self {
             longest,

@@ -1,4 +1,5 @@
-//! Concurrency limits: how many of a lane's calls one destination may have in flight. Pure: time is an argument.
+//! Concurrency limits: how many of a lane's calls one destination may have in flight. Pure: time
+//! is an argument.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub(in crate::providers::governor) struct Seats {
 }
 
 impl Seats {
-    /// Returns the rules for a destination of messages in a lane of `capacity` permits: an eighth of them at first, at least
-    /// two, and half of them if no other destination is active.
+    /// Returns the rules for a destination of messages in a lane of `capacity` permits: an eighth
+    /// of them at first, at least two, and half of them if no other destination is active.
     pub(in crate::providers::governor) fn of_destination(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
         Self {
@@ -46,8 +47,9 @@ impl Seats {
         }
     }
 
-    /// Returns the rules for the hosts of one organization in such a lane: three quarters of the permits if no other organization
-    /// is active. They apply from the first call on, because only this organization calls these hosts from the lane.
+    /// Returns the rules for the hosts of one organization in such a lane: three quarters of the
+    /// permits if no other organization is active. They apply from the first call on, because only
+    /// this organization calls these hosts from the lane.
     pub(in crate::providers::governor) fn of_host(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
         let alone = capacity - capacity / 4;
@@ -67,10 +69,11 @@ impl Seats {
         })
     }
 
-    /// Returns the permits that `own` of `all` active destinations have together: equal parts of the lane, with one part left
-    /// for a newcomer, or the rest that a destination that is alone leaves. A newcomer therefore finds free permits. A provider's
-    /// destinations together may have fewer permits than the sum of their initial limits, if more destinations are active than
-    /// the lane has initial permits for.
+    /// Returns the permits that `own` of `all` active destinations have together: equal parts of
+    /// the lane, with one part left for a newcomer, or the rest that a destination that is alone
+    /// leaves. A newcomer therefore finds free permits. A provider's destinations together may
+    /// have fewer permits than the sum of their initial limits, if more destinations are active
+    /// than the lane has initial permits for.
     pub(in crate::providers::governor) fn part(
         self,
         ActiveCount { all, own }: ActiveCount,
@@ -117,7 +120,8 @@ impl Window {
         }
     }
 
-    /// Returns whether all permits are taken, with `under_way` calls in flight and `active_count` active destinations.
+    /// Returns whether all permits are taken, with `under_way` calls in flight and `active_count`
+    /// active destinations.
     pub(super) fn is_full(&mut self, under_way: usize, active_count: usize) -> bool {
         self.size = self.size.min(self.seats.most(active_count));
         let is_full = under_way >= self.size;
@@ -125,8 +129,8 @@ impl Window {
         is_full
     }
 
-    /// Raises the limit by one after an answer, if the limit was reached; `under_way` calls remain in flight. The next call that
-    /// asks lowers the limit to the destination's part of the lane.
+    /// Raises the limit by one after an answer, if the limit was reached; `under_way` calls remain
+    /// in flight. The next call that asks lowers the limit to the destination's part of the lane.
     pub(super) fn grow(&mut self, under_way: usize) {
         if self.was_full {
             self.size = (self.size + 1).min(self.seats.capacity.max(self.seats.base));
@@ -167,8 +171,8 @@ impl Window {
     }
 }
 
-/// Decides whether a call waits for a permit: it waits while permits become free, but not beyond the time at which the deciding
-/// call is `overdue`.
+/// Decides whether a call waits for a permit: it waits while permits become free, but not beyond
+/// the time at which the deciding call is `overdue`.
 pub(in crate::providers::governor) fn wait_for_seat(
     overdue: Option<Instant>,
     freed: Instant,

@@ -334,7 +334,8 @@ fn each_lane_has_permits_of_its_own_and_a_failure_resets_the_limits_of_all_lanes
 }
 
 proptest! {
-    /// For any sequence of calls and results, at most the lane's limit is in flight, and every permit is released.
+    /// For any sequence of calls and results, at most the lane's limit is in flight, and every
+    /// permit is released.
     #[test]
     fn permits_are_never_exceeded_and_never_lost(steps in proptest::collection::vec((0..6u8, 0..3000u64), 1..200)) {
         let mut now = Instant::now();

@@ -90,7 +90,8 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a05",
         has: |tenant, _| {
-            // The simulator has no type of this name and answers a request for its states with 404 and VS402323.
+            // The simulator has no type of this name and answers a request for its states with 404
+            // and VS402323.
             let old = Item {
                 kind: "Änderung",
                 project: "Old",

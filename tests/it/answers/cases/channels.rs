@@ -202,7 +202,8 @@ fn discord(tenant: Tenant, channels: &[&str]) -> Tenant {
     channels.iter().fold(one_group(tenant), add)
 }
 
-/// Checks that the last attempt confirmed the only message and that all earlier attempts are recorded as failed.
+/// Checks that the last attempt confirmed the only message and that all earlier attempts are
+/// recorded as failed.
 fn confirmed_at_attempt(seen: &Seen<'_>, last: usize, wrong: &mut Wrong) {
     let messages: Vec<_> = seen.messages().collect();
     let [message] = messages[..] else {

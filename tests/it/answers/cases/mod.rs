@@ -1,5 +1,5 @@
-//! A table of answers from the field: the jobs, the answers of the provider, and the expected outcome. All cases run concurrently
-//! in one world, each for an organization of its own.
+//! A table of answers from the field: the jobs, the answers of the provider, and the expected
+//! outcome. All cases run concurrently in one world, each for an organization of its own.
 
 mod azure_devops;
 mod channels;
@@ -18,7 +18,8 @@ use crate::support::{ANY_ATTEMPT, Checks, Listener, TestWorld, acme, intake, wai
 /// The time limit until every case has ended, including every Retry-After.
 const ENDED_WITHIN: Duration = Duration::from_secs(120);
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
-/// A limit that is never reached: another limit ends the wait first, so that the differences of all cases are reported.
+/// A limit that is never reached: another limit ends the wait first, so that the differences of
+/// all cases are reported.
 const FOREVER: Duration = Duration::from_secs(3600);
 /// The page size of users in every account: Ann, Bob and the identity.
 const USERS_PAGE: usize = 3;
@@ -103,7 +104,8 @@ async fn answers_from_the_field_have_the_expected_outcomes() {
     .await;
 }
 
-/// Sets the answers and publishes all jobs; the later jobs of a case follow once its answers have been given.
+/// Sets the answers and publishes all jobs; the later jobs of a case follow once its answers have
+/// been given.
 async fn ask(world: &TestWorld, cases: &[&Case], tenants: &[Tenant]) {
     let mut answers = Vec::new();
     for (case, tenant) in cases.iter().zip(tenants) {
@@ -157,7 +159,8 @@ async fn publish(world: &TestWorld, case: &Case, tenant: &Tenant, number: usize)
     world.publish_raw(&intake(body)).await;
 }
 
-/// Waits until every job has ended or waits for a person. After the limit, the test continues with the state at that time.
+/// Waits until every job has ended or waits for a person. After the limit, the test continues with
+/// the state at that time.
 async fn rest(world: &TestWorld, jobs: usize) {
     const ENDED: &str = "
         SELECT (SELECT count(*) FROM dead_letters) + count(*) FROM jobs j WHERE parent_id IS NULL AND (
