@@ -5,7 +5,7 @@
 //! An engine, a product, its edges, and the path of a job:
 //!
 //! ```text
-//! main → cli → app → maintenance → worker → {store, broker}       worker runs what app hands it: pipelines over services
+//! main → cli → operations, app → maintenance → worker → {store, broker}       worker runs what app hands it: pipelines over services
 //!                      pipelines → {engine, tracker, providers}       store, broker → engine
 //! ```
 //!
@@ -32,7 +32,7 @@
 //!
 //! *The edges*, each the only place that names its driver:
 //! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover,
-//!   operators' actions
+//!   the audit log
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links,
 //!   destinations
 //! - [`erasure`]: Postgres, both sets of tables: erasing a person or an organization
@@ -46,6 +46,8 @@
 //!   `store`. With `holds`, which keeps the governor's holds in the store
 //!
 //! *What people use*:
+//! - [`operations`]: ★ what a person can do, a file for each action: permission, precondition,
+//!   change and audit row
 //! - [`cli`]: one file per command; the only module that prints
 //! - [`ops`], with the checks behind `/readyz` in `readiness`: health and metrics over HTTP
 //! - [`config`]: settings; the only module that reads the environment
@@ -68,6 +70,7 @@ mod holds;
 pub mod job;
 pub mod maintenance;
 pub mod message;
+pub mod operations;
 pub mod ops;
 pub mod pg_error;
 pub mod pipelines;

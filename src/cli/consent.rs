@@ -6,7 +6,7 @@ use clap::Args;
 use super::failure::Usage;
 use super::output::{ask, can_ask};
 use crate::config;
-use crate::store::Actor;
+use crate::store::{Actor, Role};
 
 /// Options of every command that makes changes.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ impl Consent {
 pub(super) fn operator(reason: Option<String>) -> Actor {
     Actor {
         who: config::user(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason,
     }
 }

@@ -7,6 +7,7 @@ use super::output::say;
 use crate::broker::BrokerError;
 use crate::config::{NotRight, SecretFileFault, UnknownSettings, Unset};
 use crate::fault::chain;
+use crate::operations::OperationError;
 use crate::secrets::SecretError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
@@ -33,6 +34,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 
 fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<Usage>()
+        || matches!(cause.downcast_ref(), Some(OperationError::Invalid(_)))
         || cause.is::<Unset>()
         || cause.is::<NotRight>()
         || cause.is::<UnknownSettings>()

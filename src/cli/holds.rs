@@ -13,7 +13,8 @@ use super::connect;
 use super::failure::Usage;
 use super::output::{Output, ask, can_ask, plain, rendered, when};
 use crate::config::{self, Links};
-use crate::store::{Actor, HoldRow, Store};
+use crate::operations;
+use crate::store::{Actor, HoldRow, Role, Store};
 
 /// List, place and release holds on destinations
 #[derive(Debug, Subcommand)]
@@ -85,12 +86,7 @@ impl Place {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self.action.agreed("Hold").await?;
         let (scope, actor) = (&self.action.scope, self.action.actor());
-        if let Some((destination, _)) = scope.split_once('#') {
-            bail!(
-                "expected a destination, got the wait key of its concurrency limit; use '{destination}'"
-            );
-        }
-        let until = store.hold(scope, self.length, &actor).await?;
+        let until = operations::hold(&store, &actor, scope, self.length).await?;
         let value = json!({"scope": scope, "action": "place", "until": when(until)});
         output.answer(&value, || {
             format!("{} is held until {}", plain(scope), when(until))
@@ -103,12 +99,7 @@ impl Release {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self.action.agreed("Release every hold of").await?;
         let scope = &self.action.scope;
-        let ended = store.end_holds(scope, &self.action.actor()).await?;
-        if ended == 0 {
-            bail!(
-                "expected a destination with a hold, got {scope}; use a scope that `dispatch holds list` shows"
-            );
-        }
+        let ended = operations::release(&store, &self.action.actor(), scope).await?;
         let value = json!({"scope": scope, "action": "release", "ended": ended});
         output.answer(&value, || {
             format!(
@@ -139,7 +130,7 @@ impl Action {
     fn actor(&self) -> Actor {
         Actor {
             who: config::user(),
-            role: "operator".to_owned(),
+            role: Role::Operator,
             reason: Some(self.reason.clone()),
         }
     }

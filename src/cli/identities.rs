@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::connect;
+use super::consent::operator;
 use super::failure::Usage;
 use super::output::{Output, plain, rendered, say, when};
 use super::publish::contents;
 use super::tracker::parse;
 use crate::app;
-use crate::config::{self, Links, ProviderLinks};
+use crate::config::{Links, ProviderLinks};
+use crate::operations;
 use crate::pipelines::connection_tests;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, AuditedChange, CappedCount};
-use crate::tracker::{
-    GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens,
-};
+use crate::store::{self, CappedCount};
+use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause};
 
 /// List, register and test identities, and replace their tokens
 #[derive(Debug, Subcommand)]
@@ -224,39 +224,21 @@ impl Given {
         let tokens = parse::<TokenFile>(&bytes)
             .and_then(TokenFile::tokens)
             .context(file)?;
-        let actor = Actor {
-            who: config::user(),
-            role: "operator".to_owned(),
-            reason: self.reason,
-        };
-        let action = match deed {
-            Deed::Register => "identity.register",
-            Deed::SetTokens => "identity.set_tokens",
-        };
+        let actor = operator(self.reason);
         let Who { organization, name } = &self.who;
-        let done = store.audited_release(&actor, action, async |tx| {
-            let (before, now) = match deed {
-                Deed::Register => (
-                    None,
-                    register_identity(tx, &keyring, organization, name, &tokens).await?,
-                ),
-                Deed::SetTokens => {
-                    let (before, now) =
-                        set_tokens(tx, &keyring, organization, name, &tokens).await?;
-                    (Some(before), now)
-                }
-            };
-            let (gone, now) = (Some(identity_cause(now.id)), json!(now));
-            Ok::<_, anyhow::Error>(AuditedChange {
-                audit: Some((json!(before), now.clone())),
-                gone,
-                answer: now,
-            })
-        });
-        let (identity, released) = done.await?;
+        let (identity, released) = match deed {
+            Deed::Register => {
+                operations::register_identity(&store, &keyring, &actor, organization, name, &tokens)
+                    .await?
+            }
+            Deed::SetTokens => {
+                operations::set_tokens(&store, &keyring, &actor, organization, name, &tokens)
+                    .await?
+            }
+        };
         let value = json!({"identity": identity, "jobs_released": released.now, "jobs_to_follow": released.later});
         output.answer(&value, || {
-            let version = &identity["version"];
+            let version = identity.version;
             format!(
                 "{} of {}: version {version} of its tokens\njobs released: {released}",
                 plain(name),

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::connect;
 use super::consent::operator;
@@ -18,9 +18,9 @@ use super::publish::contents;
 use crate::app;
 use crate::config::Links;
 use crate::escape;
-use crate::secrets::Keyring;
-use crate::store::{self, Actor, CappedCount, Released};
-use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
+use crate::operations;
+use crate::store::{CappedCount, Released};
+use crate::tracker::{ImportCounts, Imported, TrackerDocument};
 
 /// Import or export organizations, people, groups, links, identities and destinations
 #[derive(Debug, Subcommand)]
@@ -68,7 +68,7 @@ impl Tracker {
 
 impl Export {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let tracker = if self.with_secrets {
+        let export = if self.with_secrets {
             if io::stdout().is_terminal() {
                 return Err(Usage(
                     "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
@@ -77,21 +77,10 @@ impl Export {
             }
             let tracker = connect::tracker_with_keyring(&self.links).await?;
             let store = connect::store(&self.links).await?;
-            // Written before the secrets are read, so that every access is recorded.
-            store
-                .audit(
-                    &operator(self.reason),
-                    "tracker.export_secrets",
-                    None,
-                    &Value::Null,
-                    &Value::Null,
-                )
-                .await?;
-            tracker
+            operations::export_secrets(&store, &tracker, &operator(self.reason)).await?
         } else {
-            connect::tracker(&self.links).await?
+            connect::tracker(&self.links).await?.export(false).await?
         };
-        let export = tracker.export(self.with_secrets).await?;
         let document = serde_json::to_string_pretty(&export.document)
             .context("the document cannot be encoded as JSON")?;
         // Escaped as JSON, so that the file has the same values as the tables.
@@ -116,7 +105,13 @@ impl Import {
             counts,
             gone,
             released,
-        } = import(&self.links, &keyring, &document, &operator(self.reason)).await?;
+        } = operations::import_tracker(
+            self.links.database_url()?,
+            &keyring,
+            &operator(self.reason),
+            &document,
+        )
+        .await?;
         let later = store
             .waiting_for_each(&gone)
             .await?
@@ -131,30 +126,6 @@ impl Import {
         output.answer(&value, || text(output, &counts, released))?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-async fn import(
-    links: &Links,
-    keyring: &Keyring,
-    document: &TrackerDocument,
-    actor: &Actor,
-) -> anyhow::Result<Imported> {
-    store::on_connection(links.database_url()?, async |client| {
-        tracker::import(client, keyring, document, async |tx, imported| {
-            Ok::<_, anyhow::Error>(
-                store::audit_on(
-                    tx,
-                    actor,
-                    "tracker.import",
-                    &Value::Null,
-                    &imported.audited(),
-                )
-                .await?,
-            )
-        })
-        .await
-    })
-    .await
 }
 
 /// Parses a JSON document. An error names the path, and omits values, which may be tokens.

@@ -15,8 +15,9 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Store;
-use super::actions::{Actor, cancelled};
+use super::actions::cancelled;
 use super::announcements::announce;
+use super::audit::{Action, Actor};
 use super::count::CappedCount;
 use super::error::StoreError;
 use super::inspect::{JobRow, job_columns, job_row};
@@ -184,11 +185,17 @@ const FOLLOW_UPS_DONE: &str = concat!(
 /// Writes one row per job, like [`Store::cancel`], so that a search by job id finds it.
 const AUDIT: &str = "
     INSERT INTO audit_log (who, role, action, job_id, before, after, reason)
-    SELECT $1, $2, 'cancel', given.id, json_build_object('state', given.state, 'wait_reason', given.wait_reason),
+    SELECT $1, $2, $8, given.id, json_build_object('state', given.state, 'wait_reason', given.wait_reason),
         json_build_object('state', 'cancelled', 'follow_ups_cancelled', given.follow_ups), $3
     FROM unnest($4::uuid[], $5::text[], $6::text[], $7::bigint[]) AS given (id, state, wait_reason, follow_ups)";
 
 impl ChosenJobs {
+    /// Returns the filter.
+    #[must_use]
+    pub const fn filter(&self) -> &ManyJobs {
+        &self.filter
+    }
+
     fn parameters<'a>(&'a self, state: &'a Option<&'static str>) -> Vec<&'a (dyn ToSql + Sync)> {
         let ManyJobs {
             organization,
@@ -406,12 +413,13 @@ async fn cancel_all(
         AUDIT,
         &[
             &actor.who,
-            &actor.role,
+            &actor.role.word(),
             &actor.reason,
             &ended,
             &states,
             &reasons,
             &follow_ups,
+            &Action::Cancel.word(),
         ],
     )
     .await?;

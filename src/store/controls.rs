@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use serde::Serialize;
-use serde_json::json;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::Store;
-use super::actions::{Actor, write_audit};
 use super::count::CappedCount;
 use super::error::StoreError;
 use super::releases::released_by;
@@ -94,11 +92,6 @@ pub(super) const PLACE: &str = "
             ELSE excluded.who END,
         released_at = NULL, step = 0, stepped_at = NULL
     RETURNING extract(epoch FROM expires_at - now())::float8 AS seconds";
-
-const PLACE_BY_HAND: &str = "
-    INSERT INTO controls (kind, scope, reason, who, expires_at)
-    VALUES ('hold', $1, $2, $3, now() + $4 * interval '1 second')
-    RETURNING expires_at";
 
 /// The position of a pass over the keys of all holds; the caller keeps it between rounds.
 #[derive(Debug, Clone, Default)]
@@ -231,61 +224,6 @@ impl Store {
         .transpose()
     }
 
-    /// Places a hold of a person, for `length` from now on, and returns its end.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn hold(
-        &self,
-        scope: &str,
-        length: Duration,
-        actor: &Actor,
-    ) -> Result<OffsetDateTime, StoreError> {
-        let mut client = self.client().await?;
-        let tx = client.transaction().await?;
-        let reason = actor.reason.as_deref().unwrap_or_default();
-        let row = query_one(
-            &tx,
-            PLACE_BY_HAND,
-            &[&scope, &reason, &actor.who, &length.as_secs_f64()],
-        )
-        .await?;
-        let until: OffsetDateTime = row.try_get("expires_at")?;
-        let after = json!({"scope": scope, "seconds": length.as_secs()});
-        write_audit(&tx, actor, "hold.place", None, &json!(null), &after).await?;
-        tx.commit().await?;
-        Ok(until)
-    }
-
-    /// Ends every hold of a destination and returns their number. If there is none, nothing is
-    /// written.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn end_holds(&self, scope: &str, actor: &Actor) -> Result<usize, StoreError> {
-        let mut client = self.client().await?;
-        let tx = client.transaction().await?;
-        let ended = query(&tx, END, &[&scope]).await?;
-        if !ended.is_empty() {
-            let reasons: Vec<String> = ended
-                .iter()
-                .map(|row| row.try_get("reason"))
-                .collect::<Result<_, _>>()?;
-            let before = json!({"scope": scope, "reasons": reasons});
-            write_audit(
-                &tx,
-                actor,
-                "hold.release",
-                None,
-                &before,
-                &json!({"scope": scope}),
-            )
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(ended.len())
-    }
-
     /// Makes due some of the jobs whose hold has ended: one batch for each of a bounded number of
     /// keys, from the cursor on. Returns whether there are more keys; after the last one, the
     /// cursor is at the beginning again.
@@ -309,6 +247,19 @@ impl Store {
         }
         Ok(more)
     }
+}
+
+/// Ends every hold of a destination and returns their reasons. Runs in a transaction of the caller,
+/// which writes the audit row in it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end_holds(tx: &Transaction<'_>, scope: &str) -> Result<Vec<String>, StoreError> {
+    let ended = query(tx, END, &[&scope]).await?;
+    Ok(ended
+        .iter()
+        .map(|row| row.try_get("reason"))
+        .collect::<Result<_, _>>()?)
 }
 
 /// Releases the next batch of jobs that wait for a hold which has ended; the row of the hold

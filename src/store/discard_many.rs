@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 
 use super::Store;
-use super::actions::Actor;
+use super::audit::{Action, Actor};
 use super::count::CappedCount;
 use super::dead_letters::{DeadLetterRow, letter_columns, row_of};
 use super::error::StoreError;
@@ -99,7 +99,7 @@ const DISCARD: &str = concat!(
         RETURNING id, code, source, dedupe_key
     ), audited AS (
         INSERT INTO audit_log (who, role, action, before, after, reason)
-        SELECT $9, $10, 'dead_letter.discard',
+        SELECT $9, $10, $12,
             json_build_object('dead_letter_id', id, 'code', code, 'source', source, 'dedupe_key', dedupe_key),
             json_build_object('dead_letter_id', id, 'resolution', 'discarded'), $11
         FROM done
@@ -108,10 +108,10 @@ const DISCARD: &str = concat!(
 );
 
 impl ChosenLetters {
-    /// Returns the maximum number of letters to discard.
+    /// Returns the filter.
     #[must_use]
-    pub fn limit(&self) -> Option<u32> {
-        self.filter.limit
+    pub const fn filter(&self) -> &ManyLetters {
+        &self.filter
     }
 
     fn parameters<'a>(&'a self, after: &'a i64) -> Vec<&'a (dyn ToSql + Sync)> {
@@ -192,12 +192,16 @@ impl Store {
         let at_most = at_most
             .and_then(|most| i64::try_from(most).ok())
             .unwrap_or(PAGE);
+        let action = Action::DiscardDeadLetter;
+        actor.permit(action)?;
+        let (role, word) = (actor.role.word(), action.word());
         let mut parameters = chosen.parameters(&after);
         parameters.extend([
             &at_most as &(dyn ToSql + Sync),
             &actor.who,
-            &actor.role,
+            &role,
             &actor.reason,
+            &word,
         ]);
         let row = query_one(&self.client().await?, DISCARD, &parameters).await?;
         let letters: i64 = row.try_get("letters")?;

@@ -65,6 +65,14 @@ pub enum StoreError {
     /// Roles are missing or have too many privileges; the text names them and what to do.
     #[error("{0}")]
     Roles(String),
+    /// The actor's role does not permit the action.
+    #[error("expected a role that permits `{action}`, got `{role}`; use the role `operator`")]
+    NotPermitted {
+        /// The actor's role.
+        role: &'static str,
+        /// The word of the action.
+        action: &'static str,
+    },
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
@@ -104,6 +112,7 @@ impl Fault for StoreError {
             Self::Link(_) => "store.link",
             Self::Login(_) => "store.login",
             Self::Roles(_) => "store.roles",
+            Self::NotPermitted { .. } => "store.not_permitted",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -127,6 +136,7 @@ impl Fault for StoreError {
             | Self::Link(_)
             | Self::Login(_)
             | Self::Roles(_)
+            | Self::NotPermitted { .. }
             | Self::Migration(_) => Class::Permanent,
         }
     }
@@ -159,6 +169,7 @@ impl Fault for StoreError {
                 "Have an administrator of Postgres run what the error names, then repeat."
                     .to_owned()
             }
+            Self::NotPermitted { .. } => "Use an actor with that role.".to_owned(),
             Self::Migration(_) => {
                 "Correct the cause, then run `dispatch migrate` again.".to_owned()
             }

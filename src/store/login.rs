@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::actions::{Actor, audit_on};
+use super::audit::{Action, Actor, audit_on};
 use super::error::StoreError;
 use super::probe::too_much;
 use super::rights::{READER, WORKER};
@@ -122,7 +122,7 @@ impl WorkerLogin {
             audit_on(
                 &tx,
                 actor,
-                "migrate.worker_login",
+                Action::MakeWorkerLogin,
                 &before,
                 &json!({"login": name, "member_of": WORKER}),
             )

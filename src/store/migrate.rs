@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::Store;
-use super::actions::{Actor, audit_on};
+use super::audit::{Action, Actor, audit_on};
 use super::error::StoreError;
 use super::login::WorkerLogin;
 use super::partitions;
@@ -72,7 +72,7 @@ async fn migrate_on(
         audit_on(
             client,
             actor,
-            "migrate",
+            Action::Migrate,
             &Value::Null,
             &json!({"applied": applied}),
         )

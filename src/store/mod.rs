@@ -7,6 +7,7 @@
 mod actions;
 mod addresses;
 mod announcements;
+mod audit;
 mod backlog;
 mod batched_commit;
 mod cancel_many;
@@ -53,14 +54,15 @@ mod takeover;
 mod turns;
 mod watched;
 
-pub use actions::{ActionResult, Actor, AuditedChange, Target, audit_on};
+pub use actions::{ActionResult, JobChange, LockedJob, Target};
 pub use announcements::Announcement;
+pub use audit::{Action, Actor, AuditedChange, Role, audit_on};
 pub use backlog::{Backlog, Count};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
 pub use commit::{CommitError, Committed, Run, Tables, Writer};
 pub use commit_outcome::{Landed, SoFar};
-pub use controls::{HoldCursor, HoldRow, NewHold};
+pub use controls::{HoldCursor, HoldRow, NewHold, end_holds};
 pub use count::CappedCount;
 pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use discard_many::{ChosenLetters, DiscardedPage, LettersPreview, ManyLetters};
@@ -86,6 +88,7 @@ pub use resolve::{NotReplayable, Replay, Resolution};
 pub use retention::Keep;
 pub use rights::WORKER;
 pub use rows::FirstStages;
+pub use sql::{execute, query_one};
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;

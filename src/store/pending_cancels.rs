@@ -5,7 +5,8 @@
 use serde_json::{Value, json};
 
 use super::Store;
-use super::actions::{ActionResult, Actor, Target, write_audit};
+use super::actions::{ActionResult, Target};
+use super::audit::{Action, Actor, write_audit};
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
 
@@ -85,7 +86,7 @@ impl Store {
             return row.map_or(Ok(false), |row| Ok(row.try_get("noted")?));
         }
         let noted = json!({"source": source, "dedupe_key": dedupe_key, "when": "the job comes"});
-        write_audit(&tx, actor, "cancel", None, &Value::Null, &noted).await?;
+        write_audit(&tx, actor, Action::Cancel, None, &Value::Null, &noted).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Store;
-use super::actions::{Actor, write_audit};
+use super::audit::{Action, Actor, write_audit};
 use super::count::CappedCount;
 use super::dead_letters::place;
 use super::error::StoreError;
@@ -196,6 +196,11 @@ impl Store {
         how: Resolution,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
+        let action = match how {
+            Resolution::Replayed => Action::ReplayDeadLetter,
+            Resolution::Discarded => Action::DiscardDeadLetter,
+        };
+        actor.permit(action)?;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let Some(row) =
@@ -205,10 +210,6 @@ impl Store {
         };
         let text = |name| row.try_get::<_, Option<String>>(name);
         let before = json!({"dead_letter_id": id, "code": text("code")?, "source": text("source")?, "dedupe_key": text("dedupe_key")?});
-        let action = match how {
-            Resolution::Replayed => "dead_letter.replay",
-            Resolution::Discarded => "dead_letter.discard",
-        };
         write_audit(
             &tx,
             actor,

@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
-use super::actions::{self, Actor, Target};
+use super::actions::{JobChange, Target, cancel};
+use super::audit::{Action, Actor, Role};
 use super::error::StoreError;
 use super::resolve::Resolution;
 use super::sql::{execute, query, query_one, query_opt};
@@ -160,18 +161,18 @@ impl Store {
         keep: &Keep,
         before: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let mut client = self.client().await?;
-        let tx = client.transaction().await?;
-        let Some(locked) = actions::find(&tx, &Target::Id(job)).await? else {
-            return Ok(());
-        };
-        if query_opt(&tx, STILL_GIVEN_UP, &[&job.0, &before])
-            .await?
-            .is_some()
-        {
-            actions::end(tx, &locked, &retention(keep)).await?;
-        }
-        Ok(())
+        let (target, actor) = (Target::Id(job), retention(keep));
+        self.change_job(
+            &actor,
+            Action::Cancel,
+            &target,
+            async |tx, locked| match query_opt(tx, STILL_GIVEN_UP, &[&job.0, &before]).await? {
+                Some(_) => cancel(tx, locked).await,
+                None => Ok(JobChange::Already),
+            },
+        )
+        .await
+        .map(drop)
     }
 
     /// Deletes cancels older than 30 days whose job never arrived. Returns whether there may be
@@ -312,7 +313,7 @@ fn retention(keep: &Keep) -> Actor {
     let reason = format!("nobody has dealt with it for {days} days (DISPATCH_KEEP_PARKED_DAYS)");
     Actor {
         who: "retention".to_owned(),
-        role: "worker".to_owned(),
+        role: Role::Worker,
         reason: Some(reason),
     }
 }

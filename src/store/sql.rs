@@ -8,7 +8,11 @@ use super::error::StoreError;
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-pub(super) async fn execute<C: GenericClient>(
+/// Executes a statement, prepared once for each connection, and returns the number of rows.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn execute<C: GenericClient>(
     on: &C,
     sql: &str,
     parameters: Parameters<'_>,
@@ -35,7 +39,11 @@ pub(super) async fn query_opt<C: GenericClient>(
     Ok(on.query_opt(&statement, parameters).await?)
 }
 
-pub(super) async fn query_one<C: GenericClient>(
+/// Runs a query that returns one row, prepared once for each connection.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn query_one<C: GenericClient>(
     on: &C,
     sql: &str,
     parameters: Parameters<'_>,

@@ -22,7 +22,7 @@ use crate::message::{
 };
 use crate::store::{
     ActionResult, Actor, Announcement, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob,
-    NotClaimed, SoFar, StoreError, Tables, Target,
+    NotClaimed, Role, SoFar, StoreError, Tables, Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -371,7 +371,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         );
         let actor = Actor {
             who,
-            role: "producer".to_owned(),
+            role: Role::Producer,
             reason: None,
         };
         let store = self.context.store();

@@ -33,11 +33,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "devkit",
             "engine",
             "erasure",
+            "operations",
             "pipelines",
             "store",
             "telemetry",
             "tracker",
         ],
+    ),
+    (
+        "operations",
+        &["broker", "erasure", "pipelines", "store", "tracker"],
     ),
     (
         "app",
@@ -91,6 +96,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "broker",
             "engine",
+            "operations",
             "pipelines",
             "store",
             "telemetry",
@@ -114,7 +120,15 @@ const ONLY: &[(&str, &[&str])] = &[
     ("deadpool_postgres::", &["store", "tracker", "devkit"]),
     (
         "tokio_postgres::",
-        &["store", "tracker", "erasure", "pg_error", "app", "devkit"],
+        &[
+            "store",
+            "tracker",
+            "erasure",
+            "operations",
+            "pg_error",
+            "app",
+            "devkit",
+        ],
     ),
     ("tokio::spawn", &["app", "devkit", "store/pool.rs"]),
     ("JoinSet", &["app", "devkit"]),
@@ -125,6 +139,10 @@ const ONLY: &[(&str, &[&str])] = &[
     ("print!", &["cli"]),
     ("stdout()", &["cli", "devkit"]),
     ("Fence {", &["store/claim.rs"]),
+    // What is audited is done by an operation, or by the store for a producer and for retention.
+    (".audited(", &["operations"]),
+    (".change_job(", &["store", "operations"]),
+    ("audit_on(", &["store", "operations"]),
     ("Caller {", &["pipelines/signed_in.rs"]),
 ];
 

@@ -1,7 +1,7 @@
 //! Bulk commands cancel jobs or discard dead letters by a filter, with the same result as one by
 //! one, in a few transactions.
 
-use dispatch_worker::store::{Actor, Target};
+use dispatch_worker::store::{Actor, Role, Target};
 use serde_json::{Value, json};
 
 use crate::support::{TestDatabase, TestWorld};
@@ -74,7 +74,7 @@ async fn stored(database: &TestDatabase, base: u32, organization: &str) -> Vec<V
 fn olga() -> Actor {
     Actor {
         who: "olga".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: Some("left".to_owned()),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{ActionResult, Actor, Target};
+use dispatch_worker::store::{ActionResult, Actor, Role, Target};
 
 use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme};
 
@@ -70,7 +70,7 @@ async fn cancelling_a_job_cancels_its_open_follow_ups() {
     );
     let actor = Actor {
         who: "olga".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: None,
     };
     let answer = world

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{ActionResult, Actor, Target};
+use dispatch_worker::store::{ActionResult, Actor, Role, Target};
 
 use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 
@@ -21,7 +21,7 @@ async fn cancelling_a_running_job_fences_its_worker() {
     let row = world.job_by_key("one").await.unwrap();
     let actor = Actor {
         who: "olga".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: Some("by mistake".to_owned()),
     };
     let answer = world

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::job::JobState;
 use dispatch_worker::maintenance::Retention;
-use dispatch_worker::store::{ActionResult, Actor, CancelByKey, Cancelling, Intaken};
+use dispatch_worker::store::{ActionResult, Actor, CancelByKey, Cancelling, Intaken, Role};
 use dispatch_worker::tracker::Tracker;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -171,7 +171,7 @@ async fn a_cancel_of_a_deleted_job_is_kept_for_30_days_for_the_next_job_with_its
     let store = bench.writer.store();
     let actor = Actor {
         who: "p".to_owned(),
-        role: "producer".to_owned(),
+        role: Role::Producer,
         reason: None,
     };
     let gone = bench.job("k");

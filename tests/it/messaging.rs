@@ -7,7 +7,8 @@ use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::devkit::simulator::witness::Provider;
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{Actor, EffectRow, JobView, Target};
+use dispatch_worker::operations::retry;
+use dispatch_worker::store::{Actor, EffectRow, JobView, Role, Target};
 use dispatch_worker::tracker::DestinationDocument;
 use serde_json::{Value, json};
 
@@ -389,12 +390,10 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
 
     let actor = Actor {
         who: "ann".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: Some("it is not there".to_owned()),
     };
-    world
-        .store()
-        .retry(&Target::Id(parked.id), &actor)
+    retry(&world.store(), &actor, &Target::Id(parked.id))
         .await
         .unwrap();
     world

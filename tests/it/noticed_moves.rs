@@ -6,7 +6,7 @@ use std::time::Duration;
 use dispatch_worker::engine::{Child, Commit, Next};
 use dispatch_worker::fault::WaitOn;
 use dispatch_worker::job::{JobId, JobState, WaitReason};
-use dispatch_worker::store::{ActionResult, Actor, Committed, NewHold, Target};
+use dispatch_worker::store::{ActionResult, Actor, Committed, NewHold, Role, Target};
 use dispatch_worker::tracker::{destination_cause, identity_cause};
 use serde_json::json;
 
@@ -47,7 +47,7 @@ async fn finish(bench: &Bench, child: JobId) -> Committed {
 async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
     let actor = Actor {
         who: "olga".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: None,
     };
     bench

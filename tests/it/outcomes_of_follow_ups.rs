@@ -6,7 +6,8 @@ use std::time::Duration;
 use dispatch_worker::broker::Outgoing;
 use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::{JobId, JobState};
-use dispatch_worker::store::{Actor, Target};
+use dispatch_worker::operations::retry;
+use dispatch_worker::store::{Actor, Role, Target};
 use serde_json::{Value, json};
 
 use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
@@ -101,7 +102,7 @@ async fn wait_states(world: &TestWorld, expected: &[&str]) {
 fn actor() -> Actor {
     Actor {
         who: "olga".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: None,
     }
 }
@@ -140,9 +141,7 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
         (&json!(FOLLOW_UP), &event["follow_up"]),
         "{answer}"
     );
-    world
-        .store()
-        .retry(&Target::Id(child), &actor())
+    retry(&world.store(), &actor(), &Target::Id(child))
         .await
         .unwrap();
     let (_, told) = listener.next("watch").await;

@@ -4,9 +4,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::Finding;
 use crate::broker::{self, topology};
-use crate::cli::keys::columns;
 use crate::config::Links;
 use crate::fault::chain;
+use crate::operations::sealed_columns;
 use crate::pipelines;
 use crate::secrets::Keyring;
 use crate::store::{self, Session, Store, StoreError};
@@ -169,7 +169,7 @@ fn compare(before: OffsetDateTime, there: OffsetDateTime, after: OffsetDateTime)
 /// Unseals the newest value of each column.
 async fn sealed(store: &Store, keyring: &Keyring) -> Result<String, String> {
     let (mut opened, mut wrong) = (0, Vec::new());
-    for column in columns() {
+    for column in sealed_columns() {
         let Some(newest) = store
             .newest_sealed(column, LOOKED_THROUGH)
             .await

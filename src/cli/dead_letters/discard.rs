@@ -15,7 +15,8 @@ use crate::cli::consent::Consent;
 use crate::cli::duration;
 use crate::cli::output::{Output, say, say_lines};
 use crate::config::Links;
-use crate::store::{CappedCount, ChosenLetters, LettersPreview, ManyLetters, Resolution, Store};
+use crate::operations::{self, OperationError};
+use crate::store::{CappedCount, LettersPreview, ManyLetters, Resolution, Store};
 
 /// Pages between two progress lines.
 const PROGRESS: u64 = 10;
@@ -72,16 +73,10 @@ impl Discard {
         self.consent
             .to(&format!("Discard {} dead letters?", self.ids.len()))?;
         for id in &self.ids {
-            if store
-                .resolve(*id, Resolution::Discarded, &self.consent.actor())
-                .await?
-            {
-                tally.done.push(*id);
-            } else {
-                tally.not_done.push((
-                    *id,
-                    "there is no open dead letter with this number".to_owned(),
-                ));
+            match operations::discard(store, &self.consent.actor(), *id).await {
+                Ok(()) => tally.done.push(*id),
+                Err(OperationError::Unknown(why)) => tally.not_done.push((*id, why)),
+                Err(error) => return Err(error.into()),
             }
         }
         tally.tell(output)
@@ -95,7 +90,7 @@ impl Discard {
             older_than_seconds: self.older_than.map(|age| age.as_secs()),
             limit: self.limit,
         };
-        let chosen = store.choose_letters(filter.clone()).await?;
+        let chosen = store.choose_letters(filter).await?;
         let preview = store.preview_letters(&chosen).await?;
         if self.dry_run || preview.count.is_zero() {
             return previewed(output, &preview);
@@ -107,59 +102,23 @@ impl Discard {
             .unwrap_or_default();
         self.consent
             .to(&format!("Discard {limit}{} dead letters?", preview.count))?;
-        let actor = self.consent.actor();
-        store
-            .audit(
-                &actor,
-                "dead_letters.discard_many",
-                None,
-                &json!(null),
-                &json!(filter),
-            )
-            .await?;
-        let letters = self.discard(store, &chosen).await?;
-        store
-            .audit(
-                &actor,
-                "dead_letters.discarded_many",
-                None,
-                &json!(filter),
-                &json!({"discarded": letters}),
-            )
-            .await?;
+        let mut pages = 0_u64;
+        let progress = |letters, last| {
+            pages += 1;
+            if pages.is_multiple_of(PROGRESS) {
+                say(&format!(
+                    "discarded {letters} dead letters so far, up to number {last}"
+                ));
+            }
+        };
+        let letters =
+            operations::discard_many(store, &self.consent.actor(), &chosen, progress).await?;
         let left = preview
             .count
             .without(usize::try_from(letters).unwrap_or(usize::MAX));
         let value = json!({"resolution": Resolution::Discarded.word(), "discarded": letters, "left": left, "dry_run": false});
         output.answer(&value, || format!("discarded {letters} dead letters"))?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Discards page by page until no match is left or the limit is reached. The audit log gets
-    /// one row for each dead letter, and one row before and one after them for the action.
-    async fn discard(&self, store: &Store, chosen: &ChosenLetters) -> anyhow::Result<u64> {
-        let (mut after, mut letters, mut pages) = (0, 0, 0_u64);
-        loop {
-            let left = chosen
-                .limit()
-                .map(|limit| u64::from(limit).saturating_sub(letters));
-            let page = store
-                .discard_page(chosen, after, left, &self.consent.actor())
-                .await?;
-            (letters, pages) = (letters + page.letters, pages + 1);
-            let is_full = chosen
-                .limit()
-                .is_some_and(|limit| letters >= u64::from(limit));
-            let Some(next) = page.next.filter(|_| !is_full) else {
-                return Ok(letters);
-            };
-            if pages % PROGRESS == 0 {
-                say(&format!(
-                    "discarded {letters} dead letters so far, up to number {next}"
-                ));
-            }
-            after = next;
-        }
     }
 }
 

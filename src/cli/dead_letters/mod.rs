@@ -10,13 +10,14 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::connect;
 use super::consent::operator;
 use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
 use crate::app;
 use crate::config::Links;
+use crate::operations;
 use crate::store::{DeadLetter, DeadLetterRow};
 
 /// List, show, replay or discard dead letters: messages that could not become a job
@@ -114,17 +115,7 @@ impl Show {
             "expected a dead letter with its body, got one whose body was not kept because its producer exceeded the quota of \
              dead letters; use its size and SHA-256, which are shown without --raw",
         )?;
-        let actor = operator(self.reason);
-        // Written before the body is shown, so that every access is recorded.
-        store
-            .audit(
-                &actor,
-                "dead_letter.show_raw",
-                None,
-                &Value::Null,
-                &json!({"dead_letter_id": self.id}),
-            )
-            .await?;
+        operations::show_raw(&store, &operator(self.reason), self.id).await?;
         let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
         if output.is_json() {
             let mut value =

@@ -1,23 +1,18 @@
-//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the
-//! confirm, then marks the dead letter. A crash in between leaves it open, and a second replay is
-//! harmless: (source, dedupe key) identifies the same job.
+//! `dispatch dead-letters replay`: publishes dead letters again.
 
 use std::process::ExitCode;
 
 use clap::Args;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::app;
-use crate::broker::{EXCHANGE, Outgoing, Publisher, producer_headers};
+use crate::broker::Publisher;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::{Output, say};
 use crate::config::Links;
-use crate::fault::chain;
-use crate::message::{REPLAY, proof_of_replay};
-use crate::secrets::Keyring;
-use crate::store::{CappedCount, Replay as Letter, Resolution, Store};
+use crate::operations::{self, OperationError, Replayer};
+use crate::store::{CappedCount, Resolution, Store};
 
 /// Publish dead letters again as they were received; one that is refused again becomes a new dead
 /// letter
@@ -72,17 +67,17 @@ impl Replay {
             self.consent
                 .to(&format!("Publish {} dead letters again?", ids.len()))?;
             let publisher = Publisher::connect(amqp_url).await?;
+            let replayer = Replayer {
+                store: &store,
+                publisher: &publisher,
+                keyring: &keyring,
+            };
+            let actor = self.consent.actor();
             for id in ids {
-                match publish(&store, &publisher, &keyring, id).await? {
-                    Ok(()) => {
-                        // Another operator may have marked it meanwhile. Then it was published
-                        // twice, which makes one job.
-                        store
-                            .resolve(id, Resolution::Replayed, &self.consent.actor())
-                            .await?;
-                        tally.done.push(id);
-                    }
-                    Err(why) => tally.not_done.push((id, why)),
+                match operations::replay(replayer, &actor, id).await {
+                    Ok(()) => tally.done.push(id),
+                    Err(OperationError::NotPossible(why)) => tally.not_done.push((id, why)),
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -102,49 +97,6 @@ impl Which {
             .await?;
         let left = total.without(ids.len());
         Ok((ids, left))
-    }
-}
-
-/// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why
-/// it cannot be replayed.
-async fn publish(
-    store: &Store,
-    publisher: &Publisher,
-    keyring: &Keyring,
-    id: i64,
-) -> anyhow::Result<Result<(), String>> {
-    let letter = match store.replay(keyring, id).await? {
-        Ok(letter) => letter,
-        Err(why) => return Ok(Err(why.to_string())),
-    };
-    Ok(publisher
-        .publish(&message(letter, keyring))
-        .await
-        .map_err(|error| chain(&error)))
-}
-
-/// Returns the message to publish. Its `user_id` is the RabbitMQ user of this command; a header
-/// proves the original producer.
-fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
-    let body = letter.body.expose_secret().to_vec();
-    let mut headers = producer_headers(&letter.headers);
-    headers.insert(
-        REPLAY.to_owned(),
-        proof_of_replay(keyring, &body, letter.producer.as_deref()).into(),
-    );
-    Outgoing {
-        trace: None,
-        exchange: EXCHANGE,
-        routing_key: letter.routing_key,
-        mandatory: true,
-        body,
-        content_type: letter.content_type,
-        content_encoding: letter.content_encoding,
-        message_id: letter.message_id,
-        app_id: letter.app_id,
-        reply_to: letter.reply_to,
-        correlation_id: letter.correlation_id,
-        headers,
     }
 }
 

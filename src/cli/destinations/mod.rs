@@ -5,21 +5,18 @@ mod rotate;
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use serde_json::{Value, json, to_value};
+use serde_json::json;
 
 use super::connect;
 use super::consent::{Consent, operator};
 use super::output::{Output, or_dash, plain, rendered, say, when};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::connection_tests::{Sent, try_destination};
-use crate::store::{self, Released};
-use crate::tracker::{
-    DestinationRow, RowChange, destination_cause, known_organization, set_destination_disabled,
-};
+use crate::operations::{self, Registered};
+use crate::pipelines::connection_tests::Sent;
+use crate::tracker::DestinationRow;
 
 /// Register and test destinations of messages, and replace their secrets
 #[derive(Debug, Subcommand)]
@@ -125,29 +122,15 @@ impl List {
 
 impl Switch {
     async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
-        let (verb, action) = if disabled {
-            ("Disable", "destination.disable")
-        } else {
-            ("Enable", "destination.enable")
-        };
+        let verb = if disabled { "Disable" } else { "Enable" };
         let Which { name, organization } = &self.which;
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
         self.consent
             .to(&format!("{verb} destination {name} of {organization}?"))?;
         let actor = self.consent.actor();
-        let changed = store.audited_release(&actor, action, async |tx| {
-            let organization_id = known_organization(tx, organization).await?;
-            let changed = set_destination_disabled(tx, organization_id, name, disabled).await?;
-            let gone = (!disabled).then(|| destination_cause(changed.after.id));
-            Ok::<_, anyhow::Error>(store::AuditedChange {
-                audit: audit(&changed)?,
-                gone,
-                answer: changed,
-            })
-        });
-        let (changed, released) = changed.await?;
-        told(output, &changed, released)
+        let changed = operations::switch_destination(&store, &actor, organization, name, disabled);
+        told(output, &changed.await?)
     }
 }
 
@@ -156,21 +139,12 @@ impl Test {
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
-        let destination = services
-            .tracker
-            .known_destination(organization, name)
-            .await?;
         let actor = operator(self.reason);
-        let tested = json!({"destination_id": destination.id, "destination": name});
-        // Written before the message is sent, so that every test message is recorded.
-        store
-            .audit(&actor, "destination.test", None, &Value::Null, &tested)
-            .await?;
-        let sent = try_destination(&services, &destination, &actor.who).await;
+        let sent = operations::test_destination(&store, &services, &actor, organization, name);
         let Sent {
             message_id,
             refused,
-        } = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        } = sent.await?;
         output.answer(&json!({"destination": name, "sent": true, "message_id": message_id, "refused": refused}), || {
             let sent = format!("sent; the provider's message id: {}", or_dash(message_id.as_deref()));
             let refused = refused.iter().map(|one| format!("\nnot sent to {}: {}", plain(&one.to), plain(&one.said)));
@@ -180,28 +154,14 @@ impl Test {
     }
 }
 
-/// Returns the row before and after for the audit log, or `None` if nothing changed.
-fn audit(changed: &RowChange<DestinationRow>) -> anyhow::Result<Option<(Value, Value)>> {
-    if changed.before.as_ref() == Some(&changed.after) {
-        return Ok(None);
-    }
-    Ok(Some((
-        to_value(&changed.before)?,
-        to_value(&changed.after)?,
-    )))
-}
-
-fn told(
-    output: Output,
-    changed: &RowChange<DestinationRow>,
-    released: Released,
-) -> anyhow::Result<ExitCode> {
-    let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
+fn told(output: Output, changed: &Registered<DestinationRow>) -> anyhow::Result<ExitCode> {
+    let Registered { row, released } = changed;
+    let is_changed = row.before.as_ref() != Some(&row.after);
+    let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});
     output.answer(&value, || {
         format!(
             "{}\n\njobs released: {released}",
-            table(output, std::slice::from_ref(&changed.after))
+            table(output, std::slice::from_ref(&row.after))
         )
     })?;
     Ok(ExitCode::SUCCESS)

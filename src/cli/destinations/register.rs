@@ -2,21 +2,17 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{audit, told};
+use super::told;
 use crate::app;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
-use crate::cli::failure::Usage;
 use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::connection_tests::check_destination;
-use crate::store::Released;
-use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
+use crate::operations::{self, CheckedDestination, DestinationSettings};
 
 /// Register a destination, or change the one with this name; --default and --unknown-policy keep
 /// their values if omitted, and so does the secret if kind, host and channel are unchanged
@@ -65,66 +61,23 @@ impl Register {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
-        services
-            .tracker
-            .known_organization(&self.organization)
-            .await?;
-        let rows = services
-            .tracker
-            .destination_rows(Some(&self.organization))
-            .await?;
-        // A kept secret must be valid for the new settings, and its host and channel must not
-        // change.
-        let present = match (
-            &secret,
-            rows.iter()
-                .find(|row| row.name == self.name && row.has_secret),
-        ) {
-            (None, Some(row)) => {
-                secret_stays(row, &self.kind, &self.config)
-                    .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
-                services
-                    .tracker
-                    .known_destination(&self.organization, &self.name)
-                    .await?
-                    .secret
-            }
-            (Some(_), _) | (None, None) => None,
+        let settings = DestinationSettings {
+            organization: &self.organization,
+            name: &self.name,
+            kind: &self.kind,
+            config: &self.config,
+            secret: secret.as_ref(),
+            default: self.default,
+            unknown_policy: self.unknown_policy.map(UnknownPolicy::word),
         };
-        let effective = secret.as_ref().or(present.as_ref());
-        check_destination(
-            &services.providers,
-            &self.kind,
-            &self.config,
-            effective,
-            None,
-        )
-        .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+        let checked = CheckedDestination::of(settings, &services).await?;
         self.consent.to(&format!(
             "Register destination {} of {}?",
             self.name, self.organization
         ))?;
         let actor = self.consent.actor();
-        let changed = store.audited(&actor, "destination.register", async |tx| {
-            let new = NewDestination {
-                organization_id: known_organization(tx, &self.organization).await?,
-                name: &self.name,
-                kind: &self.kind,
-                config: &self.config,
-                secret: secret.as_ref(),
-                default: self.default,
-                unknown_policy: self.unknown_policy.map(UnknownPolicy::word),
-            };
-            let changed = register_destination(tx, &keyring, &new).await?;
-            // A secret appears in no row, so a given secret counts as a change.
-            let audit = audit(&changed)?.or_else(|| {
-                secret
-                    .as_ref()
-                    .map(|_| (Value::Null, Value::from("its secret")))
-            });
-            Ok::<_, anyhow::Error>((changed, audit))
-        });
-        told(output, &changed.await?, Released::default())
+        let changed = operations::register_destination(&store, &keyring, &actor, &checked);
+        told(output, &changed.await?)
     }
 }
 

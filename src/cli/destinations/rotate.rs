@@ -4,7 +4,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
@@ -13,12 +12,10 @@ use crate::app;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::duration;
-use crate::cli::failure::Usage;
 use crate::cli::output::{Output, say, when};
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::connection_tests::check_destination;
-use crate::tracker::rotate_destination_secret;
+use crate::operations::{self, CheckedSecret};
 
 /// Replace a destination's secret; a webhook is signed with both for --keep-for
 #[derive(Debug, Args)]
@@ -46,31 +43,13 @@ impl RotateSecret {
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
-        let destination = services
-            .tracker
-            .known_destination(organization, name)
-            .await?;
-        check_destination(
-            &services.providers,
-            &destination.kind,
-            &destination.config,
-            Some(&secret),
-            destination.secret.as_ref(),
-        )
-        .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+        let new = CheckedSecret::of(organization, name, &secret, &services).await?;
         self.consent.to(&format!(
             "Replace the secret of destination {name} of {organization}?"
         ))?;
-        let named = json!({"destination_id": destination.id, "destination": name});
         let actor = self.consent.actor();
-        let rotated = store.audited(&actor, "destination.rotate_secret", async |tx| {
-            let rotated =
-                rotate_destination_secret(tx, &keyring, destination.id, &secret, self.keep_for)
-                    .await?;
-            let after =
-                json!({"destination_id": destination.id, "destination": name, "rotated": rotated});
-            Ok::<_, anyhow::Error>((rotated, Some((named, after))))
-        });
+        let rotated =
+            operations::rotate_destination_secret(&store, &keyring, &actor, &new, self.keep_for);
         let rotated = rotated.await?;
         output.answer(
             &json!({"destination": name, "rotated": rotated}),

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::connect;
 use super::consent::Consent;
 use super::output::{Output, plain, rendered, say, say_lines};
 use crate::app;
 use crate::config::Links;
-use crate::erasure::{Erasure, Rows, Subject};
-use crate::store::{self, Actor, Store};
+use crate::erasure::{Rows, Subject};
+use crate::operations::{self, Erased};
+use crate::store::{self, Store};
 
 /// Erase a person or an organization from every table, as the owner; docs/operators.md describes
 /// what backups keep
@@ -75,8 +76,8 @@ impl Erasing {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         store::on_connection(self.links.database_url()?, async |client| {
-            let mut erasure = Erasure::of(client, &keyring, &subject).await?;
-            self.erase(kind, &mut erasure, &store, output).await
+            let mut erasing = operations::Erasing::of(client, &keyring, &subject).await?;
+            self.erase(kind, &mut erasing, &store, output).await
         })
         .await
     }
@@ -84,50 +85,34 @@ impl Erasing {
     async fn erase(
         &self,
         kind: &str,
-        erasure: &mut Erasure<'_>,
+        erasing: &mut operations::Erasing<'_>,
         store: &Store,
         output: Output,
     ) -> anyhow::Result<ExitCode> {
-        let pseudonym = erasure.pseudonym().to_owned();
-        let would_be = erasure.run(true).await?;
-        for name in erasure.left_out() {
+        let would_be = erasing.preview().await?;
+        for name in erasing.left_out() {
             say(&format!(
                 "texts are not searched for `{name}` alone: it is too short or too long, or others have it too"
             ));
         }
         if !self.consent.is_possible() {
-            answer(output, &pseudonym, &would_be, true)?;
+            answer(output, &would_be, true)?;
             say("nothing was changed; use --yes to erase these rows");
             return Ok(ExitCode::SUCCESS);
         }
-        say_lines(&table(Output::new(false), &would_be));
+        say_lines(&table(Output::new(false), &would_be.rows));
         self.consent.to(&format!(
-            "Erase {kind} {pseudonym} from these rows permanently?"
+            "Erase {kind} {} from these rows permanently?",
+            would_be.pseudonym
         ))?;
-        let actor = self.consent.actor();
-        let named = json!({"pseudonym": pseudonym});
-        // Written before the audit log is searched, so that a reason that names the person is
-        // erased too.
-        store
-            .audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named)
-            .await?;
-        let rows = erasure.run(false).await?;
-        // The actor may be the erased person.
-        let done = Actor {
-            who: "erase".to_owned(),
-            role: actor.role,
-            reason: None,
-        };
-        let after = json!({"pseudonym": pseudonym, "rows": rows});
-        store
-            .audit(&done, &format!("erased.{kind}"), None, &Value::Null, &after)
-            .await?;
-        answer(output, &pseudonym, &rows, false)?;
+        let erased = erasing.erase(store, &self.consent.actor()).await?;
+        answer(output, &erased, false)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn answer(output: Output, pseudonym: &str, rows: &Rows, is_dry: bool) -> anyhow::Result<()> {
+fn answer(output: Output, erased: &Erased, is_dry: bool) -> anyhow::Result<()> {
+    let Erased { pseudonym, rows } = erased;
     let value = json!({"pseudonym": pseudonym, "dry_run": is_dry, "rows": rows});
     output.answer(&value, || {
         format!("{}\n\npseudonym: {pseudonym}", table(output, rows))

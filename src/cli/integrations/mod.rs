@@ -8,18 +8,16 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use serde_json::{json, to_value};
+use serde_json::json;
 
 use super::connect;
 use super::consent::Consent;
 use super::output::{Output, or_dash, plain, rendered, say};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
+use crate::operations::{self, Registered};
 use crate::pipelines::connection_tests::try_account;
-use crate::store::{self, Released};
-use crate::tracker::{
-    InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled,
-};
+use crate::tracker::InstallationRow;
 
 /// Register and test Azure DevOps accounts of organizations, and replace their service hook
 /// secrets
@@ -127,11 +125,7 @@ impl List {
 
 impl Switch {
     async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
-        let (verb, action) = if disabled {
-            ("Disable", "integration.disable")
-        } else {
-            ("Enable", "integration.enable")
-        };
+        let verb = if disabled { "Disable" } else { "Enable" };
         let Which {
             account_id,
             organization,
@@ -141,20 +135,9 @@ impl Switch {
         self.consent
             .to(&format!("{verb} account {account_id} of {organization}?"))?;
         let actor = self.consent.actor();
-        let changed = store.audited_release(&actor, action, async |tx| {
-            let organization_id = known_organization(tx, organization).await?;
-            let changed =
-                set_installation_disabled(tx, organization_id, account_id, disabled).await?;
-            let gone = (!disabled)
-                .then(|| installation_cause(changed.after.integration_id, organization_id));
-            Ok::<_, anyhow::Error>(store::AuditedChange {
-                audit: audit(&changed)?,
-                gone,
-                answer: changed,
-            })
-        });
-        let (changed, released) = changed.await?;
-        told(output, &changed, released)
+        let changed =
+            operations::switch_integration(&store, &actor, organization, account_id, disabled);
+        told(output, &changed.await?)
     }
 }
 
@@ -211,30 +194,14 @@ impl Test {
     }
 }
 
-/// Returns the row before and after for the audit log, or `None` if nothing changed.
-fn audit(
-    changed: &RowChange<InstallationRow>,
-) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
-    if changed.before.as_ref() == Some(&changed.after) {
-        return Ok(None);
-    }
-    Ok(Some((
-        to_value(&changed.before)?,
-        to_value(&changed.after)?,
-    )))
-}
-
-fn told(
-    output: Output,
-    changed: &RowChange<InstallationRow>,
-    released: Released,
-) -> anyhow::Result<ExitCode> {
-    let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
+fn told(output: Output, changed: &Registered<InstallationRow>) -> anyhow::Result<ExitCode> {
+    let Registered { row, released } = changed;
+    let is_changed = row.before.as_ref() != Some(&row.after);
+    let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});
     output.answer(&value, || {
         format!(
             "{}\n\njobs released: {released}",
-            table(output, std::slice::from_ref(&changed.after))
+            table(output, std::slice::from_ref(&row.after))
         )
     })?;
     Ok(ExitCode::SUCCESS)

@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{audit, told};
+use super::told;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
-use crate::store::AuditedChange;
-use crate::tracker::{NewInstallation, identity_cause, known_organization, register_installation};
+use crate::operations::{self, IntegrationSettings};
 
 /// Register an account for an organization, or change it; omitted options keep their values
 #[derive(Debug, Args)]
@@ -53,35 +52,18 @@ impl Register {
             "Register account {} for {}?",
             self.account_id, self.organization
         ))?;
+        let settings = IntegrationSettings {
+            organization: &self.organization,
+            account_id: &self.account_id,
+            account_name: &self.account_name,
+            identity: self.identity.as_deref(),
+            assignee_inbound: self.assignee_inbound,
+            assignee_outbound: self.assignee_outbound,
+            status_inbound: self.status_inbound,
+            disabled: self.disabled.then_some(true),
+        };
         let actor = self.consent.actor();
-        let changed = store.audited_release(&actor, "integration.register", async |tx| {
-            let new = NewInstallation {
-                organization_id: known_organization(tx, &self.organization).await?,
-                account_id: &self.account_id,
-                account_name: &self.account_name,
-                identity: self.identity.as_deref(),
-                assignee_inbound: self.assignee_inbound,
-                assignee_outbound: self.assignee_outbound,
-                status_inbound: self.status_inbound,
-                disabled: self.disabled.then_some(true),
-            };
-            let changed = register_installation(tx, &new).await?;
-            // Jobs that wait for the previous identity to sign in may continue with this one; the
-            // others wait again.
-            let before = changed
-                .before
-                .as_ref()
-                .and_then(|before| before.identity_id);
-            let gone = before
-                .filter(|_| before != changed.after.identity_id)
-                .map(identity_cause);
-            Ok::<_, anyhow::Error>(AuditedChange {
-                audit: audit(&changed)?,
-                gone,
-                answer: changed,
-            })
-        });
-        let (changed, released) = changed.await?;
-        told(output, &changed, released)
+        let changed = operations::register_integration(&store, &actor, &settings);
+        told(output, &changed.await?)
     }
 }

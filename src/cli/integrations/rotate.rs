@@ -8,7 +8,6 @@ use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::cli::connect;
 use crate::cli::consent::Consent;
@@ -16,7 +15,7 @@ use crate::cli::duration;
 use crate::cli::output::{Output, say, when};
 use crate::cli::secret::SecretSource;
 use crate::config::Links;
-use crate::tracker::rotate_hook_secret;
+use crate::operations;
 
 /// Replace the secret of an account's service hooks; the previous one stays valid for --keep-for
 #[derive(Debug, Args)]
@@ -51,13 +50,14 @@ impl RotateSecret {
             "Replace the hook secret of account {}?",
             self.account_id
         ))?;
-        let sha256: [u8; 32] = Sha256::digest(secret.expose_secret().as_bytes()).into();
         let actor = self.consent.actor();
-        let rotated = store.audited(&actor, "integration.rotate_secret", async |tx| {
-            let rotated = rotate_hook_secret(tx, &self.account_id, &sha256, self.keep_for).await?;
-            let after = json!({"account_id": self.account_id, "rotated": rotated});
-            Ok::<_, anyhow::Error>((rotated, Some((Value::Null, after))))
-        });
+        let rotated = operations::rotate_hook_secret(
+            &store,
+            &actor,
+            &self.account_id,
+            &secret,
+            self.keep_for,
+        );
         let rotated = rotated.await?;
         let mut answer = json!({"account_id": self.account_id, "rotated": rotated});
         if self.generate {

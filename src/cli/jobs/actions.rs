@@ -12,6 +12,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
+use crate::operations;
 use crate::store::{ActionResult, Actor, JobRow, Store};
 
 /// Make a parked, waiting or delayed job due now, with its attempts reset; its checkpoints are
@@ -48,18 +49,12 @@ impl Retry {
         told(
             output,
             "retry",
-            store
-                .retry(&self.action.job.target(), &self.action.actor())
-                .await?,
+            operations::retry(&store, &self.action.actor(), &self.action.job.target()).await?,
         )
     }
 }
 
 impl Configure {
-    /// The stage at which the job restarts: the first stage of the only pipeline that takes an
-    /// account.
-    const FIRST_STAGE: &str = "check_account";
-
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self
             .action
@@ -69,9 +64,7 @@ impl Configure {
         told(
             output,
             "configure",
-            store
-                .configure(&target, &self.account, Self::FIRST_STAGE, &actor)
-                .await?,
+            operations::configure(&store, &actor, &target, &self.account).await?,
         )
     }
 }

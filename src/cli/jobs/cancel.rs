@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::actions::{question, told};
 use super::list::table;
@@ -16,7 +16,8 @@ use crate::cli::failure::Usage;
 use crate::cli::output::{Output, rendered, say, say_lines};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
-use crate::store::{ChosenJobs, ChosenPreview, ManyJobs, Store, Target};
+use crate::operations::{self, CancelledMany};
+use crate::store::{ChosenPreview, ManyJobs, Target};
 
 /// Pages between two progress lines.
 const PROGRESS: u64 = 10;
@@ -93,7 +94,7 @@ impl Cancel {
         told(
             output,
             "cancel",
-            store.cancel(target, &self.consent.actor()).await?,
+            operations::cancel(&store, &self.consent.actor(), target).await?,
         )
     }
 
@@ -129,7 +130,7 @@ impl Cancel {
             self.consent.can_be_had()?;
         }
         let store = connect::store(&self.links).await?;
-        let chosen = store.choose_jobs(filter.clone()).await?;
+        let chosen = store.choose_jobs(filter).await?;
         let preview = store.preview_jobs(&chosen).await?;
         if self.dry_run || preview.count.is_zero() {
             return previewed(output, &preview);
@@ -139,42 +140,22 @@ impl Cancel {
             "Cancel {} jobs and their open follow-ups?",
             preview.count
         ))?;
-        let (jobs, follow_ups) = self.cancel(&store, &chosen, &json!(filter)).await?;
+        let mut pages = 0;
+        let progress = |so_far: CancelledMany, last| {
+            pages += 1;
+            if pages % PROGRESS == 0 {
+                let jobs = so_far.jobs;
+                say(&format!("cancelled {jobs} jobs so far, up to {last}"));
+            }
+        };
+        let CancelledMany { jobs, follow_ups } =
+            operations::cancel_many(&store, &self.consent.actor(), &chosen, progress).await?;
         let value =
             json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups, "dry_run": false});
         output.answer(&value, || {
             format!("cancelled {jobs} jobs and {follow_ups} follow-ups")
         })?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Cancels page by page, with a progress line after every [`PROGRESS`] pages. The audit log
-    /// gets one row for each job, and one row before and one after them for the action.
-    async fn cancel(
-        &self,
-        store: &Store,
-        chosen: &ChosenJobs,
-        filter: &Value,
-    ) -> anyhow::Result<(u64, u64)> {
-        let actor = self.consent.actor();
-        store
-            .audit(&actor, "jobs.cancel_many", None, &Value::Null, filter)
-            .await?;
-        let (mut after, mut jobs, mut follow_ups, mut pages) = (None, 0, 0, 0);
-        loop {
-            let page = store.cancel_page(chosen, after, &actor).await?;
-            (jobs, follow_ups, pages) = (jobs + page.jobs, follow_ups + page.follow_ups, pages + 1);
-            let Some(next) = page.next else { break };
-            if pages % PROGRESS == 0 {
-                say(&format!("cancelled {jobs} jobs so far, up to {next}"));
-            }
-            after = Some(next);
-        }
-        let done = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups});
-        store
-            .audit(&actor, "jobs.cancelled_many", None, filter, &done)
-            .await?;
-        Ok((jobs, follow_ups))
     }
 }
 

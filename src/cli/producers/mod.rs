@@ -14,7 +14,7 @@ use super::consent::Consent;
 use super::output::{Output, plain, rendered, say};
 use crate::config::Links;
 use crate::message::Producer;
-use crate::store::{Registration, remove_producer};
+use crate::operations;
 
 /// List, register and remove producers, and show their quotas
 #[derive(Debug, Subcommand)]
@@ -78,17 +78,7 @@ impl Remove {
         let store = connect::store(&self.links).await?;
         self.consent
             .to(&format!("Remove producer {}?", self.name))?;
-        let actor = self.consent.actor();
-        let removed = store.audited(&actor, "producer.remove", async |tx| {
-            let changed = remove_producer(tx, &self.name).await?;
-            Ok::<_, anyhow::Error>((changed.is_some(), changed))
-        });
-        let removed = removed.await?;
-        anyhow::ensure!(
-            removed,
-            "expected a registered producer, got {:?}; use one that `dispatch producers list` shows",
-            self.name
-        );
+        operations::remove_producer(&store, &self.consent.actor(), &self.name).await?;
         output.answer(&json!({"producer": self.name, "removed": true}), || {
             format!("removed {}", plain(&self.name))
         })?;

@@ -6,13 +6,13 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use super::{Registration, table};
+use super::table;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::{Output, say};
 use crate::config::Links;
 use crate::message::Producer;
-use crate::store::register_producer;
+use crate::operations::{self, SharedSource};
 
 /// Register a RabbitMQ user as a producer, or replace its permissions; a trailing `*` in a name
 /// matches every suffix
@@ -59,28 +59,16 @@ impl Register {
             reply_queues,
             applications,
         };
-        let others = store.producers().await?;
-        for other in others.iter().filter(|other| other.name != new.name) {
-            if let Some(source) = new
-                .sources
-                .iter()
-                .find(|source| other.sources.contains(source))
-            {
-                say(&format!(
-                    "{} may use the source {source} too: producers with the same source can cancel each other's jobs and take their keys",
-                    other.name
-                ));
-            }
+        for shared in operations::shared_sources(&store, &new).await? {
+            let SharedSource { producer, source } = shared;
+            say(&format!(
+                "{producer} may use the source {source} too: producers with the same source can cancel each other's jobs and take their keys"
+            ));
         }
         consent.to(&format!("Register producer {}?", new.name))?;
-        let changed: Registration = store
-            .audited(&consent.actor(), "producer.register", async |tx| {
-                let changed = register_producer(tx, &new).await?;
-                Ok::<_, anyhow::Error>((changed.clone(), changed))
-            })
-            .await?;
+        let is_changed = operations::register_producer(&store, &consent.actor(), &new).await?;
         let now = std::slice::from_ref(&new);
-        output.answer(&json!({"changed": changed.is_some(), "now": new}), || {
+        output.answer(&json!({"changed": is_changed, "now": new}), || {
             table(output, now)
         })?;
         Ok(ExitCode::SUCCESS)

@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
@@ -22,9 +21,10 @@ use crate::devkit::process::{Abrupt, Launch, Process};
 use crate::devkit::servers::{PRODUCER_RIGHTS, Servers, WORKER_RIGHTS, with_user};
 use crate::devkit::simulator::process::SimulatorProcess;
 use crate::message::Producer;
+use crate::operations;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, Store, StoreError, WorkerLogin};
-use crate::{pipelines, telemetry, tracker};
+use crate::store::{self, Actor, Role, Store, WorkerLogin};
+use crate::{pipelines, telemetry};
 
 /// The time limit for a worker to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -334,10 +334,9 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
             reply_queues: Vec::new(),
             applications: any,
         };
-        let registered = store.audited(&actor, "producer.register", async |tx| {
-            Ok::<_, StoreError>(((), store::register_producer(tx, &new).await?))
-        });
-        registered.await.context("cannot register the producers")?;
+        operations::register_producer(&store, &actor, &new)
+            .await
+            .context("cannot register the producers")?;
     }
     Ok(())
 }
@@ -346,7 +345,7 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
 fn demo() -> Actor {
     Actor {
         who: "demo".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: None,
     }
 }
@@ -367,25 +366,10 @@ async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
 
 async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
     let keyring = Keyring::parse(&links.keyring)?;
-    store::on_connection(&links.database_url, async |client| {
-        let imported = tracker::import(client, &keyring, &world.document, async |tx, imported| {
-            Ok::<_, anyhow::Error>(
-                store::audit_on(
-                    tx,
-                    &demo(),
-                    "tracker.import",
-                    &Value::Null,
-                    &imported.audited(),
-                )
-                .await?,
-            )
-        });
-        imported
-            .await
-            .map(drop)
-            .context("cannot import the tracker document")
-    })
-    .await
+    operations::import_tracker(&links.database_url, &keyring, &demo(), &world.document)
+        .await
+        .map(drop)
+        .context("cannot import the tracker document")
 }
 
 async fn is_ok(http: &Client, url: &str) -> bool {

@@ -17,8 +17,9 @@ use super::world::{Tenant, World};
 use crate::broker::Publisher;
 use crate::devkit::simulator::witness;
 use crate::job::{JobId, JobState};
+use crate::operations;
 use crate::pipelines::dispatch;
-use crate::store::{self, ActionResult, Actor, Store, Target};
+use crate::store::{self, ActionResult, Actor, Role, Store, Target};
 
 /// The minimum duration of the outage, longer than the delay of a first retry.
 const OUTAGE: Duration = Duration::from_millis(2500);
@@ -180,17 +181,13 @@ impl<'a> Play<'a> {
     }
 
     async fn configure_by_hand(&self, job: JobId) -> anyhow::Result<()> {
-        let first = dispatch::pipeline().first();
         let actor = Actor {
             who: SOURCE.to_owned(),
-            role: "operator".to_owned(),
+            role: Role::Operator,
             reason: Some("the demo".to_owned()),
         };
         let account = self.traffic.account_id(Tenant::Acme);
-        let answer = self
-            .store
-            .configure(&Target::Id(job), account, first, &actor)
-            .await?;
+        let answer = operations::configure(&self.store, &actor, &Target::Id(job), account).await?;
         ensure!(
             matches!(answer, ActionResult::Done { .. }),
             "cannot choose the account of job {job}: {answer:?}"

@@ -6,7 +6,8 @@ use std::time::Duration;
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{Actor, Target};
+use dispatch_worker::operations::retry;
+use dispatch_worker::store::{Actor, Role, Target};
 use serde_json::json;
 
 use super::tenant::{self, ANN, Item, Tenant};
@@ -163,12 +164,10 @@ async fn retrying_a_parked_job_reads_its_pages_again() {
     client.clear_fault(id).await.unwrap();
     let actor = Actor {
         who: "ann".to_owned(),
-        role: "operator".to_owned(),
+        role: Role::Operator,
         reason: Some("access given".to_owned()),
     };
-    world
-        .store()
-        .retry(&Target::Id(parked.id), &actor)
+    retry(&world.store(), &actor, &Target::Id(parked.id))
         .await
         .unwrap();
     world

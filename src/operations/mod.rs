@@ -1,0 +1,88 @@
+//! ★ What a person can do, a file for each action. Each action checks the actor's permission and
+//! the precondition, makes the change and writes the audit row, in one transaction; an action of
+//! more transactions writes an audit row before the first and one after the last. The command line
+//! calls these functions, and so does everything else that acts for a person.
+//!
+//! The words of the audit log are [`Action`](crate::store::Action), and what a role permits is
+//! decided there.
+
+mod cancel;
+mod cancel_many;
+mod configure;
+mod discard;
+mod discard_many;
+mod erase;
+mod error;
+mod export_secrets;
+mod hold;
+mod import_tracker;
+mod register_destination;
+mod register_identity;
+mod register_integration;
+mod register_producer;
+mod release;
+mod remove_producer;
+mod replay;
+mod retry;
+mod rotate_destination_secret;
+mod rotate_hook_secret;
+mod rotate_keys;
+mod set_tokens;
+mod show_raw;
+mod switch_destination;
+mod switch_integration;
+mod test_destination;
+
+pub use cancel::cancel;
+pub use cancel_many::{CancelledMany, cancel_many};
+pub use configure::configure;
+pub use discard::discard;
+pub use discard_many::discard_many;
+pub use erase::{Erased, Erasing};
+pub use error::OperationError;
+pub use export_secrets::export_secrets;
+pub use hold::hold;
+pub use import_tracker::import_tracker;
+pub use register_destination::{CheckedDestination, DestinationSettings, register_destination};
+pub use register_identity::register_identity;
+pub use register_integration::{IntegrationSettings, register_integration};
+pub use register_producer::{SharedSource, register_producer, shared_sources};
+pub use release::release;
+pub use remove_producer::remove_producer;
+pub use replay::{Replayer, replay};
+pub use retry::retry;
+pub use rotate_destination_secret::{CheckedSecret, rotate_destination_secret};
+pub use rotate_hook_secret::rotate_hook_secret;
+pub use rotate_keys::{
+    KeyCount, Resealed, Rotation, Unopened, key_counts, rotate_keys, sealed_columns,
+};
+pub use set_tokens::set_tokens;
+pub use show_raw::show_raw;
+pub use switch_destination::switch_destination;
+pub use switch_integration::switch_integration;
+pub use test_destination::test_destination;
+
+use serde::Serialize;
+use serde_json::{Value, to_value};
+
+use crate::store::Released;
+use crate::tracker::RowChange;
+
+/// A changed row, and the jobs that the change released.
+#[derive(Debug)]
+pub struct Registered<R> {
+    /// The row before and after.
+    pub row: RowChange<R>,
+    /// The released jobs.
+    pub released: Released,
+}
+
+/// Returns the row before and after for the audit log, or `None` if nothing changed.
+fn states<R: Serialize + PartialEq>(
+    row: &RowChange<R>,
+) -> Result<Option<(Value, Value)>, OperationError> {
+    if row.before.as_ref() == Some(&row.after) {
+        return Ok(None);
+    }
+    Ok(Some((to_value(&row.before)?, to_value(&row.after)?)))
+}

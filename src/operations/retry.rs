@@ -1,0 +1,65 @@
+//! Retries a job: it is due now, with all its attempts. Its checkpoints are kept, so it continues
+//! at the stage where it stopped.
+
+use serde_json::json;
+
+use super::OperationError;
+use crate::job::JobState;
+use crate::store::{Action, ActionResult, Actor, JobChange, LockedJob, Store, Target, execute};
+
+const RETRY: &str = "
+    UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
+        wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END,
+        read_again = read_again OR state = 'parked'
+    WHERE id = $1";
+
+/// The person who retries a job whose outcome is unknown accepts a duplicate. This is recorded
+/// before the duplicate can happen.
+const ALLOW_REPEAT: &str = "
+    UPDATE effects SET state = 'failed', maybe_done = false, unknowns = unknowns + 1, settled_at = now()
+    WHERE job_id = $1 AND (state IN ('in_flight', 'unknown') OR maybe_done)";
+
+/// Retries a job that is parked, waiting or due later.
+///
+/// # Errors
+/// [`OperationError::Store`].
+pub async fn retry(
+    store: &Store,
+    actor: &Actor,
+    target: &Target,
+) -> Result<ActionResult, OperationError> {
+    let result = store.change_job(actor, Action::Retry, target, async |tx, job| {
+        if job.state == JobState::Running {
+            return Ok(JobChange::Already);
+        }
+        if let Some(why) = obstacle(job) {
+            return Ok(JobChange::Refused(why));
+        }
+        if job.error_code.as_deref() == Some("unknown_outcome") {
+            execute(tx, ALLOW_REPEAT, &[&job.id.0]).await?;
+        }
+        execute(tx, RETRY, &[&job.id.0]).await?;
+        Ok(JobChange::Done {
+            now: JobState::Ready,
+            after: json!({"state": "ready"}),
+        })
+    });
+    Ok(result.await?)
+}
+
+/// Returns why the job cannot be retried, and what to do instead.
+fn obstacle(job: &LockedJob) -> Option<String> {
+    match (job.state, job.wait_reason.as_deref()) {
+        (JobState::Succeeded | JobState::Cancelled, _) => Some(format!(
+            "it is {}; publish it again with a new dedupe_key",
+            job.state
+        )),
+        (JobState::Waiting, Some("children")) => {
+            Some("it waits for its follow-ups; retry the one that is parked".to_owned())
+        }
+        (JobState::Waiting, Some("configuration")) => {
+            Some("it waits for an account; use `dispatch jobs configure`".to_owned())
+        }
+        (JobState::Ready | JobState::Running | JobState::Waiting | JobState::Parked, _) => None,
+    }
+}

@@ -1,0 +1,303 @@
+//! The audit log: who acts, what the action is called, and the row that is written in the
+//! transaction of the change.
+//!
+//! **Invariant:** an operator's change and its audit row are one transaction.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use serde_json::Value;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use super::Store;
+use super::error::StoreError;
+use super::releases::{Released, begin_for_people};
+use super::sql::execute;
+use crate::job::JobId;
+
+/// What an actor may do. The words are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A person at the command line. The login's rights in Postgres are a second limit.
+    Operator,
+    /// A program that publishes jobs and acts on its own ones by message.
+    Producer,
+    /// The worker itself: retention.
+    Worker,
+}
+
+/// The person or program that acts, and the reason.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// Name of the actor.
+    pub who: String,
+    /// The actor's role.
+    pub role: Role,
+    /// The reason, in the actor's words.
+    pub reason: Option<String>,
+}
+
+/// Declares [`Action`] with the stored word of each action.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
+        /// An action that the audit log records. The words are stored, so they are never renamed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Action {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Action {
+            /// Every action.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Returns the stored word.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// `dispatch jobs retry`.
+    Retry = "retry",
+    /// `dispatch jobs cancel` for one job, a producer's message, or a cancel that waits for its job.
+    Cancel = "cancel",
+    /// `dispatch jobs configure`, or a producer's message.
+    Configure = "configure",
+    /// Written before the first job of a filter is cancelled.
+    CancelMany = "jobs.cancel_many",
+    /// Written after the last job of a filter is cancelled.
+    CancelledMany = "jobs.cancelled_many",
+    ReplayDeadLetter = "dead_letter.replay",
+    /// By number, by filter, or by retention.
+    DiscardDeadLetter = "dead_letter.discard",
+    /// Written before the body is shown.
+    ShowRawDeadLetter = "dead_letter.show_raw",
+    /// Written before the first dead letter of a filter is discarded.
+    DiscardManyDeadLetters = "dead_letters.discard_many",
+    /// Written after the last dead letter of a filter is discarded.
+    DiscardedManyDeadLetters = "dead_letters.discarded_many",
+    PlaceHold = "hold.place",
+    ReleaseHold = "hold.release",
+    RegisterDestination = "destination.register",
+    EnableDestination = "destination.enable",
+    DisableDestination = "destination.disable",
+    RotateDestinationSecret = "destination.rotate_secret",
+    /// Written before the test message is sent.
+    TestDestination = "destination.test",
+    RegisterIntegration = "integration.register",
+    EnableIntegration = "integration.enable",
+    DisableIntegration = "integration.disable",
+    RotateHookSecret = "integration.rotate_secret",
+    RegisterIdentity = "identity.register",
+    SetTokens = "identity.set_tokens",
+    RegisterProducer = "producer.register",
+    RemoveProducer = "producer.remove",
+    /// Written before the first value is resealed.
+    RotateKeys = "keys.rotate",
+    /// Written after the last value is resealed.
+    RotatedKeys = "keys.rotated",
+    ImportTracker = "tracker.import",
+    /// Written before the secrets are read.
+    ExportSecrets = "tracker.export_secrets",
+    /// Written before the first row is erased.
+    ErasePerson = "erase.person",
+    /// Written after the last row is erased, by the actor `erase`.
+    ErasedPerson = "erased.person",
+    /// Written before the first row is erased.
+    EraseOrganization = "erase.organization",
+    /// Written after the last row is erased, by the actor `erase`.
+    ErasedOrganization = "erased.organization",
+    Migrate = "migrate",
+    /// The login of the workers is created or changed.
+    MakeWorkerLogin = "migrate.worker_login",
+}
+
+impl Role {
+    /// Returns the stored word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Producer => "producer",
+            Self::Worker => "worker",
+        }
+    }
+
+    const fn may(self, action: Action) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Producer => matches!(action, Action::Cancel | Action::Configure),
+            Self::Worker => matches!(action, Action::Cancel | Action::DiscardDeadLetter),
+        }
+    }
+}
+
+impl Actor {
+    /// Checks that the actor's role permits the action.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPermitted`].
+    pub const fn permit(&self, action: Action) -> Result<(), StoreError> {
+        if self.role.may(action) {
+            Ok(())
+        } else {
+            Err(StoreError::NotPermitted {
+                role: self.role.word(),
+                action: action.word(),
+            })
+        }
+    }
+}
+
+/// A change of the product's tables by a person.
+#[derive(Debug, Clone)]
+pub struct AuditedChange<T> {
+    /// The answer for the caller.
+    pub answer: T,
+    /// The state before and after the change, for the audit log; `None` if nothing has changed.
+    pub audit: Option<(Value, Value)>,
+    /// The cause that the change removes; the jobs that wait for it are released.
+    pub gone: Option<String>,
+}
+
+const AUDIT: &str = "
+    INSERT INTO audit_log (who, role, action, job_id, before, after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+impl Store {
+    /// Makes a change of one transaction and writes its audit row in it. Jobs that wait for the
+    /// cause that the change removes are released in the same transaction, even if nothing was
+    /// changed. Returns the answer of the change and the number of released jobs.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPermitted`] before anything is done; errors of `change`, and
+    /// [`StoreError`]. Nothing is changed then.
+    pub async fn audited<T, E: From<StoreError>>(
+        &self,
+        actor: &Actor,
+        action: Action,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<AuditedChange<T>, E>,
+    ) -> Result<(T, Released), E> {
+        actor.permit(action)?;
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
+        let AuditedChange {
+            answer,
+            audit,
+            gone,
+        } = change(&tx).await?;
+        if let Some((before, after)) = audit {
+            write_audit(&tx, actor, action, None, &before, &after).await?;
+        }
+        let released = match &gone {
+            Some(cause) => begin_for_people(&tx, cause).await?,
+            None => Released::default(),
+        };
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok((answer, released))
+    }
+
+    /// Writes the audit row of an action that is no single transaction; `before` and `after`
+    /// describe what it changes or concerns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit(
+        &self,
+        actor: &Actor,
+        action: Action,
+        before: &Value,
+        after: &Value,
+    ) -> Result<(), StoreError> {
+        actor.permit(action)?;
+        write_audit(&self.client().await?, actor, action, None, before, after).await
+    }
+}
+
+/// Writes an audit row on a connection or transaction that is not the pool's.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn audit_on<C: tokio_postgres::GenericClient>(
+    on: &C,
+    actor: &Actor,
+    action: Action,
+    before: &Value,
+    after: &Value,
+) -> Result<(), StoreError> {
+    actor.permit(action)?;
+    let (who, role, word) = (&actor.who, actor.role.word(), action.word());
+    on.execute(
+        AUDIT,
+        &[
+            who,
+            &role,
+            &word,
+            &None::<Uuid>,
+            &Json(before),
+            &Json(after),
+            &actor.reason,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn write_audit<C: GenericClient>(
+    on: &C,
+    actor: &Actor,
+    action: Action,
+    job: Option<JobId>,
+    before: &Value,
+    after: &Value,
+) -> Result<(), StoreError> {
+    let (who, role, word) = (&actor.who, actor.role.word(), action.word());
+    let job = job.map(|job| job.0);
+    execute(
+        on,
+        AUDIT,
+        &[
+            who,
+            &role,
+            &word,
+            &job,
+            &Json(before),
+            &Json(after),
+            &actor.reason,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_may_cancel_and_configure_its_jobs_and_nothing_else() {
+        let may: Vec<&str> = Action::ALL
+            .iter()
+            .filter(|action| Role::Producer.may(**action))
+            .map(|action| action.word())
+            .collect();
+        assert_eq!(may, ["cancel", "configure"]);
+    }
+
+    #[test]
+    fn an_action_that_the_role_does_not_permit_is_refused_by_name() {
+        let producer = Actor {
+            who: "shop".to_owned(),
+            role: Role::Producer,
+            reason: None,
+        };
+        assert!(producer.permit(Action::Cancel).is_ok());
+        assert_eq!(
+            producer.permit(Action::Retry).unwrap_err().to_string(),
+            "expected a role that permits `retry`, got `producer`; use the role `operator`"
+        );
+    }
+}
