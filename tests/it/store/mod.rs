@@ -8,6 +8,7 @@ mod effects;
 mod fences;
 pub(crate) mod group_commit;
 mod lost_commits;
+mod migrations;
 mod proportion;
 mod replicas;
 mod roles;
