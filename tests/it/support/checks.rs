@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::canaries;
 use super::world::TestWorld;
-use crate::contracts;
+use crate::providers::contracts;
 
 /// The time limit until no work is left.
 const REST_WITHIN: Duration = Duration::from_secs(20);

@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 4;
 /// Counts the sessions of this database that wait for a lock.
 pub(crate) const WAITS_FOR_LOCK: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
-/// A migrated, empty database.
+/// A database, migrated and empty unless stated otherwise.
 pub(crate) struct TestDatabase {
     /// Connections of the owner.
     pub(crate) pool: Pool,
@@ -32,8 +32,20 @@ impl TestDatabase {
         Self::named(run, run.fresh_name()).await
     }
 
+    /// Creates a database without a schema.
+    pub(crate) async fn empty() -> Self {
+        let run = run().await;
+        let name = run.fresh_name();
+        let url = run.servers.create_database(&name, None).await;
+        Self::at(run, url.expect("a database").into(), name)
+    }
+
     pub(super) async fn named(run: &Run, name: String) -> Self {
         let url = run.create_database(&name).await;
+        Self::at(run, url, name)
+    }
+
+    fn at(run: &Run, url: SecretString, name: String) -> Self {
         let pool = store::pool(&url, CONNECTIONS).expect("a pool");
         let worker_url = run.worker_url(&url);
         Self {

@@ -35,7 +35,7 @@ use super::logs::{ServersLogs, logs_in};
 use super::servers::{BINARY, Run, run};
 use super::wait::wait_for;
 use super::worker::{PAGES, WorkerOptions, WorkerProcess};
-use crate::contracts;
+use crate::providers::contracts;
 
 /// A database, a vhost with the topology, and a keyring. Dropping the world removes database and
 /// vhost; its files are kept if the test has failed.

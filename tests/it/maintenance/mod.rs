@@ -1,0 +1,7 @@
+//! The duties of a replica beside its jobs: releases, retention, partitions, backpressure.
+
+mod backlog;
+mod duties;
+mod partitions;
+mod releases;
+pub(crate) mod retention;

@@ -1,0 +1,757 @@
+//! Producers: RabbitMQ identifies the producer of a message, and a message may name only what its
+//! producer may use.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dispatch_worker::broker::{
+    EVENTS, EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, Outgoing, Publisher, WAKE, topology,
+};
+use dispatch_worker::devkit::servers::{PRODUCER_RIGHTS, Rights, WORKER_RIGHTS};
+use dispatch_worker::job::JobState;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, lanes, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+/// The source of the producer `mallory`, which belongs to another tenant.
+const OTHERS: &str = "mallory-hooks";
+
+/// Returns a world with a second organization, and the publisher and URL of a producer that is
+/// registered for it.
+async fn with_mallory() -> (TestWorld, Publisher, SecretString) {
+    let world = TestWorld::acme().await;
+    world
+        .database
+        .rows("INSERT INTO organizations (slug, name) VALUES ('globex', 'Globex')")
+        .await;
+    let url = SecretString::from(world.amqp_user(&PRODUCER_RIGHTS).await);
+    let user = world.database.name.clone();
+    let register = [
+        "producers",
+        "register",
+        &user,
+        "--source",
+        OTHERS,
+        "--organization",
+        "globex",
+        "--yes",
+    ];
+    let arguments = [&register[..], &["--reply-queue", "reply.mallory.*"]].concat();
+    world.dispatch(&arguments).done().await;
+    let publisher = Publisher::connect(&url)
+        .await
+        .expect("RabbitMQ accepts the producer");
+    (world, publisher, url)
+}
+
+fn job(source: &str, key: &str, organization: &str) -> Value {
+    json!({"schema": 1, "source": source, "dedupe_key": key, "organization": organization, "identity": "bot"})
+}
+
+/// Waits until there are this many dead letters. Returns their codes, oldest first.
+async fn codes(world: &TestWorld, count: usize) -> Vec<String> {
+    wait_for(&format!("{count} dead letters"), SOON, async || {
+        let codes = world
+            .database
+            .rows("SELECT code FROM dead_letters ORDER BY id")
+            .await
+            .concat();
+        if codes.len() >= count {
+            Ok(codes)
+        } else {
+            Err(format!("{codes:?}"))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_producer_cannot_act_for_another_or_read_the_data_of_another() {
+    let (world, mallory, _) = with_mallory().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("message.refused")).await;
+    listener.queue("victims-queue", None).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    world
+        .publish_job(&job(acme::SOURCE, "victim", "acme"))
+        .await;
+    let victim = world
+        .wait_job_state("victim", JobState::Waiting, SOON)
+        .await;
+    let control = |key: &str, body: Value| Outgoing {
+        routing_key: key.to_owned(),
+        ..intake(body.to_string())
+    };
+    let mut interaction = job(OTHERS, "click", "globex");
+    interaction["interaction"] = json!({"application_id": "17", "token": "t"});
+    let to_victim = Some("victims-queue".to_owned());
+    let attempts = [
+        (
+            intake(job(acme::SOURCE, "taken", "globex").to_string()),
+            "not_permitted",
+        ),
+        (
+            intake(job(OTHERS, "spy", "acme").to_string()),
+            "not_permitted",
+        ),
+        (
+            Outgoing {
+                reply_to: to_victim.clone(),
+                ..intake(job(OTHERS, "write", "globex").to_string())
+            },
+            "not_permitted",
+        ),
+        (
+            Outgoing {
+                reply_to: to_victim,
+                ..intake("no JSON")
+            },
+            "not_json",
+        ),
+        (intake(interaction.to_string()), "not_permitted"),
+        (
+            intake(json!({"source": acme::SOURCE, "dedupe_key": "victim"}).to_string()),
+            "missing_field",
+        ),
+        (
+            control(
+                KEY_CANCEL,
+                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "victim"}),
+            ),
+            "not_permitted",
+        ),
+        (
+            control(
+                KEY_CANCEL,
+                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}),
+            ),
+            "not_permitted",
+        ),
+        (
+            control(
+                KEY_CONFIGURE,
+                json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()}),
+            ),
+            "no_such_job",
+        ),
+    ];
+    for (number, (message, code)) in attempts.iter().enumerate() {
+        mallory
+            .publish(message)
+            .await
+            .expect("RabbitMQ accepts the message");
+        assert_eq!(
+            codes(&world, number + 1).await.last().map(String::as_str),
+            Some(*code),
+            "attempt {number}"
+        );
+        let refused = listener.next("watch").await.1;
+        assert_eq!(
+            (&refused["code"], &refused["producer"]),
+            (&json!(code), &json!(world.database.name)),
+            "{refused}"
+        );
+        let source = refused.get("source").and_then(Value::as_str);
+        assert!(
+            source.is_none_or(|source| source == OTHERS),
+            "a refusal never names the source of another: {refused}"
+        );
+    }
+    assert!(
+        listener.try_next("victims-queue").await.is_none(),
+        "the worker does not write to a queue of another producer"
+    );
+    assert_eq!(
+        world
+            .wait_job_state("victim", JobState::Waiting, SOON)
+            .await
+            .epoch,
+        victim.epoch
+    );
+    world.publish_job(&job(acme::SOURCE, "later", "acme")).await;
+    world.publish_job(&job(acme::SOURCE, "taken", "acme")).await;
+    for key in ["later", "taken"] {
+        world.wait_job_state(key, JobState::Waiting, SOON).await;
+    }
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM jobs WHERE organization = 'globex'")
+            .await,
+        "0"
+    );
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM audit_log WHERE role = 'producer'")
+            .await,
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn actions_of_a_producer_are_recorded_under_its_rabbitmq_user() {
+    let (world, mallory, _) = with_mallory().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let message = Outgoing {
+        app_id: Some("somebody else".to_owned()),
+        ..intake(job(OTHERS, "own", "globex").to_string())
+    };
+    mallory.publish(&message).await.unwrap();
+    let cancel = json!({"schema": 1, "source": OTHERS, "dedupe_key": "own"}).to_string();
+    let cancel = Outgoing {
+        routing_key: KEY_CANCEL.to_owned(),
+        app_id: message.app_id.clone(),
+        ..intake(cancel)
+    };
+    mallory.publish(&cancel).await.unwrap();
+    wait_for("the job to be cancelled", SOON, async || {
+        let state = world.database.rows("SELECT state FROM jobs").await.concat();
+        if state == ["cancelled"] {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
+    })
+    .await;
+    let name = world.database.name.as_str();
+    assert_eq!(world.database.one("SELECT producer FROM jobs").await, name);
+    assert_eq!(
+        world
+            .database
+            .one("SELECT who FROM audit_log WHERE action = 'cancel'")
+            .await,
+        name
+    );
+    assert_eq!(
+        world.database.one("SELECT producer FROM job_keys").await,
+        name
+    );
+}
+
+#[tokio::test]
+async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&WorkerOptions::default());
+    let url = SecretString::from(world.amqp_user(&PRODUCER_RIGHTS).await);
+    let (user, publisher) = (
+        world.database.name.as_str(),
+        Publisher::connect(&url).await.unwrap(),
+    );
+    publisher
+        .publish(&intake(job(OTHERS, "one", "acme").to_string()))
+        .await
+        .unwrap();
+    nameless(&world).await;
+    let mut refused = codes(&world, 2).await;
+    refused.sort_unstable();
+    assert_eq!(refused, ["no_user_id", "unknown_producer"]);
+    fn list<'a>(of: &[&'a str]) -> Vec<&'a str> {
+        [&["producers"], of].concat()
+    }
+    let register = list(&[
+        "register",
+        user,
+        "--source",
+        OTHERS,
+        "--organization",
+        "acme",
+        "--yes",
+        "--reason",
+        "ticket 1",
+    ]);
+    assert_eq!(world.dispatch(&register).done().await["changed"], true);
+    assert_eq!(world.dispatch(&register).done().await["changed"], false);
+    publisher
+        .publish(&intake(job(OTHERS, "one", "acme").to_string()))
+        .await
+        .unwrap();
+    let accepted = async |key: &str| {
+        let row = world
+            .store()
+            .job_by_key(OTHERS, key)
+            .await
+            .expect("Postgres answers");
+        row.map(|_| ()).ok_or("there is no such job")
+    };
+    wait_for("the job", SOON, async || accepted("one").await).await;
+    let listed = world.dispatch(&list(&["list"])).done().await;
+    assert!(
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == user && one["sources"] == json!([OTHERS])),
+        "{listed}"
+    );
+    assert_eq!(
+        world
+            .dispatch(&list(&["remove", user, "--yes"]))
+            .done()
+            .await["removed"],
+        true
+    );
+    assert_eq!(
+        world
+            .dispatch(&list(&["remove", user, "--yes"]))
+            .said()
+            .await
+            .code,
+        Some(1)
+    );
+    let sql = "SELECT action, who, coalesce(reason, '') FROM audit_log WHERE action LIKE 'producer.%' ORDER BY id";
+    let audited = world.database.rows(sql).await;
+    assert_eq!(
+        audited,
+        [
+            ["producer.register", "olga", "ticket 1"],
+            ["producer.remove", "olga", ""]
+        ]
+    );
+    let number = std::cell::Cell::new(0);
+    wait_for("the removal to take effect", SOON, async || {
+        number.set(number.get() + 1);
+        publisher
+            .publish(&intake(
+                job(OTHERS, &number.get().to_string(), "acme").to_string(),
+            ))
+            .await
+            .unwrap();
+        let codes = world
+            .database
+            .rows("SELECT code FROM dead_letters ORDER BY id")
+            .await
+            .concat();
+        if codes.len() > 2 {
+            Ok(())
+        } else {
+            Err(format!("{codes:?}"))
+        }
+    })
+    .await;
+    worker.kill9().await;
+    let trusting = BTreeMap::from([("DISPATCH_TRUST_PRODUCERS".to_owned(), "true".to_owned())]);
+    let _worker = world.worker(&WorkerOptions {
+        environment: trusting,
+        ..WorkerOptions::default()
+    });
+    nameless(&world).await;
+    wait_for("the job without a `user_id`", SOON, async || {
+        accepted("nameless").await
+    })
+    .await;
+}
+
+/// Publishes a job without the property `user_id`.
+async fn nameless(world: &TestWorld) {
+    let channel = connected(world.amqp_url.expose_secret()).await;
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    let body = job(OTHERS, "nameless", "acme").to_string();
+    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties)
+        .await
+        .expect("RabbitMQ accepts the message");
+}
+
+async fn connected(url: &str) -> Channel {
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .expect("RabbitMQ accepts the producer");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .expect("confirms");
+    channel
+}
+
+async fn confirmed(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> Result<(), String> {
+    let options = BasicPublishOptions::default();
+    let sent = channel
+        .basic_publish(exchange.into(), key.into(), options, body, properties)
+        .await;
+    let confirm = sent.map_err(|error| error.to_string())?;
+    confirm.await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Returns the number of messages in a queue, as the queue itself counts them.
+async fn ready(world: &TestWorld, queue: &str) -> u32 {
+    world
+        .publisher()
+        .await
+        .depth(queue)
+        .await
+        .expect("RabbitMQ returns a queue's depth")
+        .ready
+}
+
+#[tokio::test]
+async fn a_producer_s_rights_cover_the_exchange_for_producers_and_nothing_of_the_workers() {
+    let (world, _, url) = with_mallory().await;
+    let fresh = async || connected(url.expose_secret()).await;
+    for (exchange, key) in [
+        (WAKE, "wake.dispatch"),
+        (EVENTS, "message.refused"),
+        ("", "dispatch.control"),
+    ] {
+        let refused = confirmed(
+            &fresh().await,
+            exchange,
+            key,
+            b"{}",
+            BasicProperties::default(),
+        )
+        .await;
+        assert!(
+            refused
+                .as_ref()
+                .is_err_and(|why| why.contains("ACCESS_REFUSED")),
+            "{exchange}: {refused:?}"
+        );
+    }
+    let forged = BasicProperties::default().with_user_id("guest".into());
+    let refused = confirmed(&fresh().await, EXCHANGE, KEY_JOB, b"{}", forged).await;
+    assert!(
+        refused
+            .as_ref()
+            .is_err_and(|why| why.contains("PRECONDITION_FAILED")),
+        "the user id of another: {refused:?}"
+    );
+    for queue in [
+        "dispatch.jobs",
+        "dispatch.control",
+        "dispatch.wake",
+        "dispatch.parked",
+    ] {
+        let options = BasicConsumeOptions::default();
+        let consumed = fresh()
+            .await
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await;
+        assert!(
+            consumed
+                .as_ref()
+                .is_err_and(|why| why.to_string().contains("ACCESS_REFUSED")),
+            "{queue}"
+        );
+    }
+    for lane in lanes() {
+        let waking = confirmed(
+            &fresh().await,
+            EXCHANGE,
+            lane.wake_key,
+            b"{}",
+            BasicProperties::default(),
+        )
+        .await;
+        waking.expect("RabbitMQ accepts the message, for no queue");
+        assert_eq!(
+            ready(&world, lane.queue).await,
+            0,
+            "{}: producers do not reach it",
+            lane.queue
+        );
+    }
+}
+
+#[tokio::test]
+async fn bindings_of_the_previous_version_are_kept_or_removed_as_requested() {
+    let world = TestWorld::new().await;
+    let channel = connected(world.amqp_url.expose_secret()).await;
+    let lane = lanes()[0];
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(
+            lane.queue.into(),
+            EXCHANGE.into(),
+            lane.wake_key.into(),
+            options,
+            arguments,
+        )
+        .await
+        .unwrap();
+    for outdated in [topology::Outdated::Keep, topology::Outdated::Remove] {
+        topology::declare(&world.amqp_url, &lanes(), outdated)
+            .await
+            .unwrap();
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        confirmed(&channel, EXCHANGE, lane.wake_key, b"{}", persistent)
+            .await
+            .unwrap();
+        assert_eq!(
+            ready(&world, lane.queue).await,
+            1,
+            "{outdated:?}: the first message arrives, the second does not"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_takes_effect_while_a_full_backlog_pauses_intake() {
+    let world = TestWorld::acme().await;
+    let environment = BTreeMap::from([("DISPATCH_BACKLOG_LIMIT".to_owned(), "1".to_owned())]);
+    let worker = world.worker(&WorkerOptions {
+        environment,
+        ..WorkerOptions::default()
+    });
+    world.publish_raw(&intake("no JSON")).await;
+    wait_for("intake to be paused", SOON, async || {
+        let paused = worker.log().contains("new messages stay in RabbitMQ");
+        if paused {
+            Ok(())
+        } else {
+            Err("it is not paused")
+        }
+    })
+    .await;
+    let id = "0198c0de-0000-7000-8000-000000000001";
+    world
+        .database
+        .rows(&format!(
+            "INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, schema, payload, state, wait_reason, wait_key)
+             VALUES ('{id}', 'dispatch', 'check_account', '{source}', 'one', 'acme', 1, '{{}}', 'waiting', 'hold', 'hold:x');
+             INSERT INTO job_keys (source, dedupe_key, job_id, digest) VALUES ('{source}', 'one', '{id}', sha256('x'))",
+            source = acme::SOURCE
+        ))
+        .await;
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "one"}).to_string();
+    world
+        .publish_raw(&Outgoing {
+            routing_key: KEY_CANCEL.to_owned(),
+            ..intake(cancel)
+        })
+        .await;
+    world.wait_job_state("one", JobState::Cancelled, SOON).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_for_its_original_producer() {
+    let (world, mallory, _) = with_mallory().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    world
+        .database
+        .rows("DELETE FROM organizations WHERE slug = 'globex'")
+        .await;
+    mallory
+        .publish(&intake(job(OTHERS, "early", "globex").to_string()))
+        .await
+        .unwrap();
+    assert_eq!(codes(&world, 1).await, ["unknown_organization"]);
+    mallory
+        .publish(&intake(job(acme::SOURCE, "foreign", "acme").to_string()))
+        .await
+        .unwrap();
+    assert_eq!(codes(&world, 2).await[1], "not_permitted");
+    world
+        .database
+        .rows("INSERT INTO organizations (slug, name) VALUES ('globex', 'Globex')")
+        .await;
+    world
+        .dispatch(&["dead-letters", "replay", "--all", "--yes"])
+        .done()
+        .await;
+    assert_eq!(
+        codes(&world, 3).await[2],
+        "not_permitted",
+        "a replay by an operator gives the producer no more rights"
+    );
+    wait_for("the job", SOON, async || {
+        let rows = world
+            .database
+            .rows("SELECT dedupe_key, producer FROM jobs")
+            .await;
+        if rows == [["early", &world.database.name]] {
+            Ok(())
+        } else {
+            Err(format!("{rows:?}"))
+        }
+    })
+    .await;
+    let channel = connected(world.amqp_url.expose_secret()).await;
+    let mut headers = FieldTable::default();
+    headers.insert(
+        "x-dispatch-replay".into(),
+        lapin::types::AMQPValue::LongString("v1.k1.x.y".into()),
+    );
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_headers(headers);
+    let body = job(acme::SOURCE, "forged", "acme").to_string();
+    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties)
+        .await
+        .unwrap();
+    assert_eq!(codes(&world, 4).await[3], "forged_replay");
+}
+
+#[tokio::test]
+async fn a_job_too_far_ahead_or_one_that_no_worker_can_run_is_refused_with_its_code() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let with = |field: &str, value: Value| {
+        let mut job = job(acme::SOURCE, field, "acme");
+        job[field] = value;
+        job
+    };
+    let days = |days| {
+        let time = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        json!(
+            time.format(&time::format_description::well_known::Rfc3339)
+                .expect("a time of this century")
+        )
+    };
+    for (number, (message, code)) in [
+        (with("not_before", days(31)), "not_before_too_far"),
+        (with("schema", json!(3)), "unsupported_schema"),
+        (with("schema", json!(i64::MAX)), "unsupported_schema"),
+        (
+            with("organization", json!("initech")),
+            "unknown_organization",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.publish_job(&message).await;
+        assert_eq!(codes(&world, number + 1).await[number], code, "{message}");
+    }
+    for message in [with("not_before", days(29)), with("schema", json!(2))] {
+        world.publish_job(&message).await;
+    }
+    wait_for("both jobs", SOON, async || {
+        let rows = world
+            .database
+            .rows("SELECT dedupe_key FROM jobs ORDER BY dedupe_key")
+            .await
+            .concat();
+        if rows == ["not_before", "schema"] {
+            Ok(())
+        } else {
+            Err(format!("{rows:?}"))
+        }
+    })
+    .await;
+}
+
+/// Returns the patterns of `rabbitmqctl set_permissions` in `docs/operators.md`, by user.
+fn readme_rights() -> BTreeMap<String, [String; 3]> {
+    let readme = include_str!("../../../docs/operators.md");
+    let line = |line: &str| {
+        let rest = line
+            .trim()
+            .strip_prefix("rabbitmqctl set_permissions --vhost / ")?;
+        let (user, rights) = rest.split_once(' ')?;
+        let patterns: Vec<String> = rights
+            .split('\'')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect();
+        Some((
+            user.to_owned(),
+            patterns.try_into().expect("three patterns in quotes"),
+        ))
+    };
+    readme.lines().filter_map(line).collect()
+}
+
+#[tokio::test]
+async fn the_three_documented_sets_of_rabbitmq_rights_are_sufficient() {
+    let rights = readme_rights();
+    let of = |rights: &Rights<'_>| [rights.configure, rights.write, rights.read].map(str::to_owned);
+    assert_eq!(
+        rights["dispatch-worker"],
+        of(&WORKER_RIGHTS),
+        "the rights of the workers in all tests"
+    );
+    let world = TestWorld::acme().await;
+    let as_rights = |user: &str| {
+        let [configure, write, read] = &rights[user];
+        Rights {
+            configure,
+            write,
+            read,
+        }
+    };
+    let administrator = world.amqp_user(&as_rights("dispatch-admin")).await;
+    let channel = connected(world.amqp_url.expose_secret()).await;
+    channel
+        .queue_delete(
+            "dispatch.control".into(),
+            lapin::options::QueueDeleteOptions::default(),
+        )
+        .await
+        .unwrap();
+    topology::declare(
+        &SecretString::from(administrator.clone()),
+        &lanes(),
+        topology::Outdated::Remove,
+    )
+    .await
+    .unwrap();
+    let differences = topology::check(&SecretString::from(administrator), &lanes())
+        .await
+        .unwrap();
+    assert_eq!(differences, Vec::<String>::new());
+    let producer = SecretString::from(world.amqp_user(&as_rights("shop")).await);
+    let register = [
+        "producers",
+        "register",
+        &world.database.name,
+        "--source",
+        "shop",
+        "--organization",
+        "acme",
+    ];
+    world
+        .dispatch(&[&register[..], &["--reply-queue", "reply.shop.*", "--yes"]].concat())
+        .done()
+        .await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let channel = connected(producer.expose_secret()).await;
+    let options = lapin::options::QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    channel
+        .queue_declare("reply.shop.1".into(), options, FieldTable::default())
+        .await
+        .expect("a queue of its own");
+    let user = world.database.name.as_str();
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    let properties = properties
+        .with_user_id(user.into())
+        .with_reply_to("reply.shop.1".into());
+    let body = job("shop", "one", "acme").to_string();
+    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties)
+        .await
+        .expect("RabbitMQ accepts the message");
+    let options = BasicConsumeOptions::default();
+    let mut answers = channel
+        .basic_consume(
+            "reply.shop.1".into(),
+            "".into(),
+            options,
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    let answer = tokio::time::timeout(SOON, futures_util::StreamExt::next(&mut answers))
+        .await
+        .expect("in time");
+    let answer: Value =
+        serde_json::from_slice(&answer.expect("an answer").expect("a delivery").data)
+            .expect("JSON");
+    assert_eq!(answer["event"], "job.accepted");
+}

@@ -1,0 +1,594 @@
+//! Reads of the tracker's tables by stages, and the turns that they take to refresh an identity.
+
+use std::time::Duration;
+
+use dispatch_worker::fault::{Class, Fault};
+use dispatch_worker::tracker::{
+    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, destination_cause,
+    identity_cause, installation_cause,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+
+use crate::tracker::fixture::{NOON, World};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Returns tokens as Microsoft Entra issues them, valid for an hour.
+fn tokens(refresh: Option<&str>, after_refusal: bool) -> NewTokens {
+    NewTokens {
+        access_token: SecretString::from("access-2"),
+        refresh_token: refresh.map(SecretString::from),
+        expires_in: MINUTE * 60,
+        after_refusal,
+    }
+}
+
+/// Returns a statement that inserts jobs that wait for a cause.
+fn waiting_jobs(count: u32, cause: &str) -> String {
+    format!(
+        "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key,
+             wait_observed)
+         SELECT gen_random_uuid(), 'dispatch', 'tests', cause || n, 'acme', 1, '{{}}', 'waiting', 'fetch_states',
+                'reauthentication', cause, 1
+         FROM generate_series(1, {count}) AS n, (VALUES ('{cause}')) AS given (cause)"
+    )
+}
+
+#[tokio::test]
+async fn members_are_found_by_verified_addresses_in_any_case() {
+    let world = World::new().await;
+    let (ann, bob, zoe) = (
+        world.user("Ann").await,
+        world.user("Bob").await,
+        world.user("Zoë").await,
+    );
+    let project: i64 = world.one("SELECT id FROM projects").await.parse().unwrap();
+    world
+        .sql(&format!(
+            "INSERT INTO user_emails (user_id, email) VALUES ({bob}, 'claimed@example.com')"
+        ))
+        .await;
+    world
+        .sql(
+            "DELETE FROM project_members WHERE user_id = (SELECT id FROM users WHERE name = 'Cid')",
+        )
+        .await;
+    let ask = |email: &str| (project, email.to_owned());
+    let wanted = [
+        ask("ann@example.com"),
+        ask("ANN@second.Example"),
+        ask("zoë@example.com"),
+        ask("claimed@example.com"),
+        ask("cid@example.com"),
+        ask("nobody\0@example.com"),
+        (project + 1, "ann@example.com".to_owned()),
+    ];
+    let members = world.tracker.members_by_email(&wanted).await.unwrap();
+    let expected = [
+        (wanted[0].clone(), ann),
+        (wanted[1].clone(), ann),
+        (wanted[2].clone(), zoe),
+    ];
+    assert_eq!(members, expected.into_iter().collect());
+    assert!(
+        world
+            .tracker
+            .members_by_email(&[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn linked_groups_are_those_of_organizations_that_follow_the_tracker() {
+    let world = World::new().await;
+    let (integration, web_1, web_2) = (
+        world.integration().await,
+        world.group("WEB-1").await,
+        world.group("WEB-2").await,
+    );
+    world
+        .apply(vec![world.assign("WEB-1", 18, 4, "Bob").await])
+        .await;
+    let linked = async || {
+        let groups = world
+            .tracker
+            .linked_groups(integration, &[18, 17, 99])
+            .await
+            .unwrap();
+        groups
+            .iter()
+            .map(|group| (group.group_id, group.work_item_id))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        linked().await,
+        [(web_1, 17), (web_1, 18), (web_2, 17), (web_2, 18)]
+    );
+    let group = world
+        .tracker
+        .linked_groups(integration, &[18])
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(
+        (group.organization_id, group.applied_rev),
+        (world.organization().await, 4)
+    );
+    assert_eq!(
+        (group.assignee, group.applied_category.as_deref()),
+        (Some(world.user("Bob").await), Some("InProgress"))
+    );
+    for (setting, expected) in [
+        ("assignee_inbound = false", 4),
+        ("status_inbound = false", 0),
+        ("status_inbound = true", 4),
+        ("disabled = true", 0),
+    ] {
+        world
+            .sql(&format!("UPDATE organization_integrations SET {setting}"))
+            .await;
+        assert_eq!(linked().await.len(), expected, "{setting}");
+    }
+}
+
+#[tokio::test]
+async fn outbound_links_are_those_of_installations_that_write_back() {
+    let world = World::new().await;
+    let (integration_id, group_id) = (world.integration().await, world.group("WEB-1").await);
+    let groups = [group_id, world.group("WEB-3").await];
+    let links = world.tracker.outbound_links(&groups).await.unwrap();
+    let link = |work_item_id| OutboundLink {
+        group_id,
+        integration_id,
+        work_item_id,
+    };
+    assert_eq!(links, [link(17), link(18)]);
+    world
+        .sql("UPDATE organization_integrations SET disabled = true")
+        .await;
+    assert!(
+        world
+            .tracker
+            .outbound_links(&groups)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_installation_is_found_by_its_account_in_any_case() {
+    let world = World::new().await;
+    let organization = world
+        .tracker
+        .organization_id("acme")
+        .await
+        .unwrap()
+        .unwrap();
+    let installation = world
+        .tracker
+        .installation(organization, "ACCOUNT-1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (
+            installation.account_id.as_str(),
+            installation.account_name.as_str()
+        ),
+        ("Account-1", "fabrikam")
+    );
+    assert!(
+        installation.settings.assignee_inbound
+            && !installation.disabled
+            && installation.identity_id.is_some()
+    );
+    let integration = world
+        .tracker
+        .integration(installation.integration_id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (integration.account_id, integration.account_name),
+        (installation.account_id, installation.account_name)
+    );
+    assert_eq!(
+        world
+            .tracker
+            .installation(organization, "Account-9")
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(world.tracker.organization_id("nobody").await.unwrap(), None);
+    assert_eq!(world.tracker.integration(-1).await.unwrap(), None);
+    assert!(world.tracker.access_token(-1).await.unwrap().is_none());
+    assert_eq!(world.tracker.group_assignee(-1).await.unwrap(), None);
+    assert_eq!(
+        world
+            .tracker
+            .link_applied_rev(world.group("WEB-1").await, 1, 99)
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_groups_assignee_comes_with_verified_addresses() {
+    let world = World::new().await;
+    let group = world.group("WEB-1").await;
+    let nobody = world.tracker.group_assignee(group).await.unwrap().unwrap();
+    assert_eq!((nobody.user, nobody.decided_at), (None, None));
+    world
+        .apply(vec![world.assign("WEB-1", 17, 1, "Ann").await])
+        .await;
+    let ann = world.tracker.group_assignee(group).await.unwrap().unwrap();
+    assert_eq!(ann.decided_at, Some(NOON));
+    assert_eq!(
+        ann.user.unwrap().emails,
+        ["ann@example.com", "ann@second.example"]
+    );
+}
+
+#[tokio::test]
+async fn hook_secrets_expire() {
+    let world = World::new().await;
+    let integration = world.integration().await;
+    world
+        .sql("UPDATE subscriptions SET valid_until = now() + interval '1 hour'")
+        .await;
+    assert_eq!(
+        world.tracker.hook_secrets(integration).await.unwrap().len(),
+        2
+    );
+    world.sql("UPDATE subscriptions SET valid_until = now() WHERE id = (SELECT min(id) FROM subscriptions)").await;
+    assert_eq!(
+        world.tracker.hook_secrets(integration).await.unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn destinations_are_returned_by_name_in_order_or_as_the_defaults() {
+    let world = World::new().await;
+    let organization = world.organization().await;
+    let names = ["audit", "nowhere", "team"].map(str::to_owned);
+    let by_name = world
+        .tracker
+        .destinations(organization, Some(&names))
+        .await
+        .unwrap();
+    assert_eq!(
+        by_name
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect::<Vec<_>>(),
+        ["audit", "team"]
+    );
+    assert_eq!(
+        (
+            by_name[0].unknown_policy.as_str(),
+            by_name[1].unknown_policy.as_str()
+        ),
+        ("hold", "resend")
+    );
+    let defaults = world
+        .tracker
+        .destinations(organization, None)
+        .await
+        .unwrap();
+    assert_eq!(defaults.len(), 1);
+    let team = world
+        .tracker
+        .destination(defaults[0].id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (team.kind.as_str(), &team.config),
+        ("webhook", &json!({"url": "https://hooks.example/1"}))
+    );
+    assert_eq!(team.secret.unwrap().expose_secret(), "whsec-1");
+    assert!(
+        world
+            .tracker
+            .destinations(organization, Some(&[]))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn the_ledger_identifies_our_own_writes() {
+    let world = World::new().await;
+    let integration = world.integration().await;
+    world
+        .intend(
+            17,
+            "in_flight",
+            &json!({"rev_before": 7, "value": "ann@example.com"}),
+        )
+        .await;
+    world
+        .intend(18, "unknown", &json!({"rev_before": 7, "value": null}))
+        .await;
+    let own = async |item, rev, who| {
+        world
+            .tracker
+            .own_write(integration, item, rev, who)
+            .await
+            .unwrap()
+    };
+    assert!(own(17, 8, Some("Ann@Example.com")).await && own(18, 8, None).await);
+    for (item, rev, who) in [
+        (17, 9, Some("ann@example.com")),
+        (17, 8, None),
+        (17, 8, Some("bob@example.com")),
+        (19, 8, None),
+    ] {
+        assert!(!own(item, rev, who).await, "{item} {rev} {who:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let turn = async |version| {
+        tracker
+            .take_refresh_turn(id, version, MINUTE, None)
+            .await
+            .unwrap()
+    };
+    let RefreshTurn::Yours(first) = turn(1).await else {
+        panic!("no other worker has the turn")
+    };
+    assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
+    assert!(matches!(turn(1).await, RefreshTurn::Taken));
+    world
+        .sql("UPDATE identities SET refreshing_until = now()")
+        .await;
+    let RefreshTurn::Yours(second) = turn(1).await else {
+        panic!("a turn expires")
+    };
+    tracker
+        .end_refresh_turn(id, &first, Some("invalid_grant"))
+        .await
+        .unwrap();
+    assert!(
+        matches!(turn(1).await, RefreshTurn::Taken),
+        "a late worker does not end the next turn"
+    );
+    tracker.end_refresh_turn(id, &second, None).await.unwrap();
+    assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
+
+    assert!(
+        tracker
+            .save_tokens(id, 1, &tokens(Some("refresh-2"), false))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !tracker
+            .save_tokens(id, 1, &tokens(None, false))
+            .await
+            .unwrap(),
+        "a late worker does not save"
+    );
+    let token = tracker.access_token(id).await.unwrap().unwrap();
+    assert_eq!(
+        (token.token.expose_secret(), token.version),
+        ("access-2", 2)
+    );
+    assert!(
+        token.ends_in > time::Duration::seconds(3500) && token.ends_in <= time::Duration::HOUR,
+        "{}",
+        token.ends_in
+    );
+    assert!(matches!(turn(1).await, RefreshTurn::Moved));
+    assert!(
+        tracker
+            .save_tokens(id, 2, &tokens(None, false))
+            .await
+            .unwrap()
+    );
+    let RefreshTurn::Yours(third) = turn(3).await else {
+        panic!("saving the tokens ends the turn")
+    };
+    assert_eq!(
+        third.refresh_token.expose_secret(),
+        "refresh-2",
+        "without a new refresh token the old one stays"
+    );
+    world
+        .sql("UPDATE identities SET refresh_token = NULL, refreshing_until = NULL")
+        .await;
+    assert!(matches!(turn(3).await, RefreshTurn::NoRefreshToken));
+}
+
+#[tokio::test]
+async fn a_refused_refresh_is_not_repeated_at_once() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let hour = Some(60 * MINUTE);
+    let turn = async |version, within| {
+        tracker
+            .take_refresh_turn(id, version, MINUTE, within)
+            .await
+            .unwrap()
+    };
+    let RefreshTurn::Yours(first) = turn(1, hour).await else {
+        panic!("no other worker has the turn")
+    };
+    tracker
+        .end_refresh_turn(id, &first, Some("invalid_grant"))
+        .await
+        .unwrap();
+    let RefreshTurn::Refused(Some(said)) = turn(1, None).await else {
+        panic!("it was refused a moment ago")
+    };
+    assert_eq!(said, "invalid_grant");
+    world
+        .sql("UPDATE identities SET refresh_refused_at = now() - interval '61 seconds'")
+        .await;
+    assert!(
+        matches!(turn(1, hour).await, RefreshTurn::Yours(_)),
+        "a refresh that returned no tokens does not count"
+    );
+    assert!(
+        tracker
+            .save_tokens(id, 1, &tokens(Some("refresh-2"), true))
+            .await
+            .unwrap()
+    );
+    assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
+    let RefreshTurn::Yours(second) = turn(2, None).await else {
+        panic!("the expiry of the token is another reason")
+    };
+    tracker.end_refresh_turn(id, &second, None).await.unwrap();
+    world
+        .sql("UPDATE identities SET access_refused_at = now() - interval '11 minutes'")
+        .await;
+    let RefreshTurn::Yours(third) = turn(2, Some(10 * MINUTE)).await else {
+        panic!("a later refusal has another reason")
+    };
+    tracker.end_refresh_turn(id, &third, None).await.unwrap();
+    assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
+    world
+        .sql("UPDATE identities SET access_refused_at = now() - interval '61 minutes'")
+        .await;
+    assert!(matches!(turn(2, hour).await, RefreshTurn::Yours(_)));
+}
+
+#[tokio::test]
+async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let other = world.sql(&waiting_jobs(3, &identity_cause(id + 1))).await;
+    assert_eq!(
+        world
+            .sql(&waiting_jobs(501, &identity_cause(id)))
+            .await
+            .len()
+            + other.len(),
+        0
+    );
+    let states = "SELECT state, wait_key IS NULL, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2";
+    assert!(
+        !tracker
+            .save_tokens(id, 7, &tokens(None, false))
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        world.sql(states).await,
+        ["waiting|f|504"],
+        "nothing was saved"
+    );
+    assert!(
+        tracker
+            .save_tokens(id, 1, &tokens(None, false))
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        world.sql(states).await,
+        ["ready|t|500", "waiting|f|4"],
+        "one page is released at once"
+    );
+    assert_eq!(
+        world.sql("SELECT cause, up_to FROM releases").await,
+        [format!("{}|1", identity_cause(id))],
+        "and the rest is recorded"
+    );
+}
+
+#[tokio::test]
+async fn a_cause_is_present_until_it_is_removed_and_cannot_be_removed_while_it_is_tested() {
+    let world = World::new().await;
+    let identity: i64 = world
+        .one("SELECT id FROM identities")
+        .await
+        .parse()
+        .unwrap();
+    let destination: i64 = world
+        .one("SELECT min(id) FROM destinations")
+        .await
+        .parse()
+        .unwrap();
+    let installation = installation_cause(world.integration().await, world.organization().await);
+    let mut client = world.database.pool.get().await.unwrap();
+    let tx = client.transaction().await.unwrap();
+    for (key, observed, expected) in [
+        (identity_cause(identity), 1, Some(true)),
+        (identity_cause(identity), 0, Some(false)),
+        (identity_cause(-1), 1, Some(false)),
+        (installation.clone(), 0, Some(false)),
+        (destination_cause(destination), 0, Some(false)),
+        ("schema:2".to_owned(), 0, None),
+    ] {
+        assert_eq!(
+            cause_present(&tx, &key, observed).await.unwrap(),
+            expected,
+            "{key}"
+        );
+    }
+    let other = world.database.pool.get().await.unwrap();
+    let change = "SET lock_timeout = '50ms'; UPDATE identities SET version = 2";
+    let refused = TrackerFault::from(other.batch_execute(change).await.unwrap_err());
+    assert_eq!(refused.class(), Class::Infrastructure);
+    tx.commit().await.unwrap();
+    other.batch_execute(change).await.unwrap();
+    let disable = "UPDATE organization_integrations SET disabled = true; UPDATE destinations SET disabled = true";
+    other.batch_execute(disable).await.unwrap();
+    let tx = client.transaction().await.unwrap();
+    assert_eq!(
+        cause_present(&tx, &identity_cause(identity), 1)
+            .await
+            .unwrap(),
+        Some(false)
+    );
+    for key in [installation, destination_cause(destination)] {
+        assert_eq!(
+            cause_present(&tx, &key, 0).await.unwrap(),
+            Some(true),
+            "{key}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_a_statement_is_permanent() {
+    let world = World::new().await;
+    let client = world.database.pool.get().await.unwrap();
+    let row = client.query_one("SELECT 1::int AS one", &[]).await.unwrap();
+    let defects = [
+        client
+            .query_one("SELECT 1 WHERE $1", &[&"text"])
+            .await
+            .unwrap_err(),
+        client
+            .query_one("SELECT 1 WHERE false", &[])
+            .await
+            .unwrap_err(),
+        client.query("SELECT 1", &[&1_i64]).await.unwrap_err(),
+        client.query("SELECT nothing", &[]).await.unwrap_err(),
+        row.try_get::<_, String>("one").unwrap_err(),
+        row.try_get::<_, i32>("two").unwrap_err(),
+    ];
+    for defect in defects {
+        let fault = TrackerFault::from(defect);
+        assert_eq!(
+            fault.class(),
+            Class::Permanent,
+            "{}",
+            dispatch_worker::fault::chain(&fault)
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! A worker process: its death, its lease, its memory, its version.
+
+mod frozen_replica;
+mod lost_leases;
+mod memory;
+mod newer_schema;
+mod storm;
