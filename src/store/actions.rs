@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::Store;
 use super::announcements::announce;
 use super::error::StoreError;
-use super::inspect::state_of;
+use super::handle::Store;
+use super::job_row::state_of;
 use super::releases::{Released, begin_for_people};
 use super::rows;
 use super::sql::{execute, query_one, query_opt};

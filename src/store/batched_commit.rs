@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::announcements::{self, Announcement};
 use super::claim::Fence;
-use super::commit::Run;
 use super::error::StoreError;
-use super::inspect::state_of;
+use super::job_row::state_of;
 use super::rows::skipped_with;
+use super::run::Run;
 use crate::engine::{Commit, Next, Record, Skipped};
 use crate::job::{JobId, JobState};
 

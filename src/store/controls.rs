@@ -12,10 +12,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::Store;
 use super::actions::{Actor, write_audit};
 use super::count::CappedCount;
 use super::error::StoreError;
+use super::handle::Store;
 use super::releases::released_by;
 use super::sql::{query, query_one, query_opt};
 

@@ -10,6 +10,7 @@ mod announcements;
 mod backlog;
 mod batched_commit;
 mod cancel_many;
+mod causes;
 mod claim;
 mod commit;
 mod commit_outcome;
@@ -23,14 +24,17 @@ mod error;
 pub mod explain;
 mod frames;
 mod group_commit;
+mod handle;
 mod headers;
 mod inspect;
 mod intake;
 mod intent;
+mod job_row;
 mod keys;
 mod listing;
 mod login;
 mod migrate;
+mod new_job;
 mod overdue;
 mod partitions;
 mod pending_cancels;
@@ -46,6 +50,7 @@ mod retention;
 mod rights;
 mod roles;
 mod rows;
+mod run;
 mod sql;
 #[cfg(feature = "devkit")]
 mod statements;
@@ -54,11 +59,12 @@ mod turns;
 mod watched;
 
 pub use actions::{ActionResult, Actor, AuditedChange, Target, audit_on};
-pub use announcements::Announcement;
+pub use announcements::{Announcement, LEFT_ALONE};
 pub use backlog::{Backlog, Count};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};
+pub use causes::CauseCursor;
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
-pub use commit::{CommitError, Committed, Run, Tables, Writer};
+pub use commit::{CommitError, Committed, Tables, Writer};
 pub use commit_outcome::{Landed, SoFar};
 pub use controls::{HoldCursor, HoldRow, NewHold};
 pub use count::CappedCount;
@@ -66,65 +72,30 @@ pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use discard_many::{ChosenLetters, DiscardedPage, LettersPreview, ManyLetters};
 pub use due::{Circle, Page};
 pub use error::StoreError;
-pub use group_commit::WRITERS;
-pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobRow, JobView};
-pub use intake::{Incoming, Intaken, NewJob};
+pub use handle::Store;
+pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobView};
+pub use intake::Intaken;
 pub use intent::IntentOutcome;
+pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use listing::{JobFilter, Listed, Stopped};
 pub use login::WorkerLogin;
 pub use migrate::{Migrated, migrate, migrate_with};
+pub use new_job::{Incoming, NewJob};
 pub use pending_cancels::{CancelByKey, Cancelling};
-pub use pool::{connect, connect_watched, on_connection, pool, writers_pool};
+pub use pool::{WRITERS, connect, connect_watched, on_connection, pool, writers_pool};
 pub use probe::Session;
 pub use producers::{Registration, Tenant, register_producer, remove_producer};
-pub use publication::{LEFT_ALONE, TooOld, Unsettled};
+pub use publication::{TooOld, Unsettled};
 pub use quotas::QuotaAsk;
-pub use releases::{CauseCursor, Released};
+pub use releases::Released;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use retention::Keep;
 pub use rights::WORKER;
 pub use rows::FirstStages;
+pub use run::Run;
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;
 pub use turns::Turn;
-
-/// Access to the engine's tables.
-#[derive(Clone)]
-pub struct Store {
-    pool: deadpool_postgres::Pool,
-}
-
-impl Store {
-    /// Creates a store over a pool.
-    #[must_use]
-    pub const fn new(pool: deadpool_postgres::Pool) -> Self {
-        Self { pool }
-    }
-
-    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
-        Ok(self.pool.get().await?)
-    }
-
-    /// Checks that Postgres answers and accepts writes.
-    ///
-    /// # Errors
-    /// [`StoreError`] if it does not.
-    pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let row = self
-            .client()
-            .await?
-            .query_one(
-                "SELECT current_setting('transaction_read_only') = 'on' AS read_only",
-                &[],
-            )
-            .await?;
-        if row.try_get("read_only")? {
-            Err(StoreError::ReadOnly)
-        } else {
-            Ok(())
-        }
-    }
-}

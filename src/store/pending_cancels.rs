@@ -4,9 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::Store;
 use super::actions::{ActionResult, Actor, Target, write_audit};
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query_opt};
 
 /// Result of a producer's cancel.

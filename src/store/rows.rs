@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::claim::Fence;
 use super::error::StoreError;
+use super::job_row::{reason_of, state_of};
 use super::sql::{execute, query_opt};
 use crate::engine::{Child, Commit, Failure, Next, Record, Skipped};
 use crate::job::{Job, JobId, JobState, ReplicaId, WaitReason};
@@ -257,8 +258,8 @@ pub(super) async fn advance(
     )
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let state = super::inspect::state_of(&row)?;
-    let event = event_of(state, super::inspect::reason_of(&row)?);
+    let state = state_of(&row)?;
+    let event = event_of(state, reason_of(&row)?);
     Ok(Some(Moved {
         state,
         woken: step.wake,
