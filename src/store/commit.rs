@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 
+use super::advance::{Move, advance};
 use super::announcements::{Announcement, WRITER_PUBLISHES, announce, announce_follow_ups};
 use super::batched_commit::PlainCommit;
 use super::claim::{Claimed, Wanted};
@@ -18,7 +19,7 @@ use super::group_commit::Groups;
 use super::handle::Store;
 use super::intake::Intaken;
 use super::new_job::NewJob;
-use super::rows::{self, FirstStages, Move};
+use super::rows::{self, FirstStages};
 use super::run::Run;
 use super::sql::execute;
 use crate::engine::{Commit, EffectOutcome, Next, Record};
@@ -221,10 +222,9 @@ impl<T: Tables> Writer<T> {
         }
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;
         let step = Move::of(job, commit, cause_gone);
-        let Some(moved) = rows::advance(&tx, fence, &step).await? else {
+        let Some(moved) = advance(&tx, fence, &step).await? else {
             return Err(CommitError::Fenced);
         };
-        rows::skip(&tx, job.id, &commit.skipped).await?;
         let applied = self.apply(&tx, job.id, commit).await?;
         let output = record(&tx, run, &commit.record, applied).await?;
         if let Some(effect) = &commit.effect {

@@ -6,6 +6,7 @@
 
 mod actions;
 mod addresses;
+mod advance;
 mod announcements;
 mod backlog;
 mod batched_commit;
