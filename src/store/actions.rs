@@ -5,11 +5,11 @@ use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Store;
 use super::announcements::announce;
 use super::audit::{Action, Actor, write_audit};
 use super::error::StoreError;
-use super::inspect::state_of;
+use super::handle::Store;
+use super::job_row::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
 use crate::job::{JobId, JobState};

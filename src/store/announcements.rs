@@ -1,15 +1,16 @@
 //! Outcome events (the outbox). The transaction that causes an outcome stores its facts; they are
 //! deleted when the broker has confirmed the event.
 
+use std::time::Duration;
+
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
-use super::publication::LEFT_ALONE;
+use super::handle::Store;
 use super::sql::{execute, query, query_opt};
 use crate::job::JobId;
 use crate::message::{Facts, Outcome, outcome};
@@ -141,6 +142,10 @@ const ANSWER: &str = concat!(
 );
 
 pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
+
+/// For this long, only the writer of a row or the replica that took it publishes it. It must
+/// exceed the time from handing a message to the broker until its confirm is no longer awaited.
+pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// Seconds in which only the writer of an outcome event publishes it.
 pub(super) const WRITER_PUBLISHES: f64 = LEFT_ALONE.as_secs_f64();

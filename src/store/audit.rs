@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::releases::{Released, begin_for_people};
 use super::sql::execute;
 use crate::job::JobId;

@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::query_opt;
 
 /// The rows that wait for their turn, their time or a person.

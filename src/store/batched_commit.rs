@@ -9,12 +9,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+use super::advance::advance_jobs;
 use super::announcements::{self, Announcement};
 use super::claim::Fence;
-use super::commit::Run;
 use super::error::StoreError;
-use super::inspect::state_of;
-use super::rows::skipped_with;
+use super::job_row::state_of;
+use super::run::Run;
 use crate::engine::{Commit, Next, Record, Skipped};
 use crate::job::{JobId, JobState};
 
@@ -40,32 +40,24 @@ pub(super) struct PlainDone {
     pub(super) announcement: Option<Announcement>,
 }
 
-/// One fence for all rows: a row that has another owner or epoch is skipped, and so is its
-/// checkpoint. The condition on the state matches no partial index, so that rows are found by
-/// their keys whatever the planner knows of the table.
+/// Advances the jobs of a group and stores their checkpoints; a row that is fenced gets none.
 pub(super) const PLAIN: &str = concat!(
-    "
-    WITH fence AS (
-        UPDATE jobs SET stage = given.due, attempt = 1, committed_epoch = jobs.epoch, crash_count = 0, error_code = NULL,
-            error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, last_progress_at = now(),
-            state = CASE WHEN NOT finish THEN 'running' WHEN open_children > 0 THEN 'waiting' ELSE 'succeeded' END,
-            owner = CASE WHEN NOT finish THEN owner END,
-            woken_at = CASE WHEN NOT finish THEN woken_at END,
-            wait_reason = CASE WHEN finish AND open_children > 0 THEN 'children' END,
-            wait_key = CASE WHEN finish AND open_children > 0 THEN 'children' END,
-            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL, read_again = false,
-            skipped = ",
-    skipped_with!("given.skipped"),
-    "
+    "WITH fence AS (",
+    advance_jobs!(
+        "SELECT id, epoch, replica, due AS stage, CASE WHEN finish THEN 'succeeded' ELSE 'running' END AS state, 1 AS attempt,
+        finish, NULL::float8 AS due_in, false AS wake, NULL::text AS wait_reason, NULL::text AS wait_key,
+        NULL::bigint AS wait_observed, NULL::text[] AS failure, 0 AS children, NULL::json AS partial, skipped,
+        done, version, output, attempt AS tried, took
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::json[], $8::int[],
             $9::float8[], $10::bool[], $11::json[])
-            AS given (id, epoch, replica, done, due, version, output, attempt, took, finish, skipped)
-        WHERE jobs.id = given.id AND jobs.epoch = given.epoch AND jobs.owner = given.replica AND jobs.state || '' = 'running'
-        RETURNING jobs.id, jobs.generation, jobs.epoch, jobs.state, given.replica, given.done, given.version, given.output,
-            given.attempt, given.took
+            AS given (id, epoch, replica, done, due, version, output, attempt, took, finish, skipped)"
+    ),
+    "
+        RETURNING jobs.id, jobs.generation, jobs.epoch, jobs.state, step.replica, step.done, step.version, step.output,
+            step.tried, step.took
     ), saved AS (
         INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
-        SELECT id, generation, done, version, output, epoch, attempt, replica, now() - took * interval '1 second' FROM fence
+        SELECT id, generation, done, version, output, epoch, tried, replica, now() - took * interval '1 second' FROM fence
     )
     SELECT id, state FROM fence"
 );

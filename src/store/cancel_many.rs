@@ -14,13 +14,13 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::Store;
 use super::actions::cancelled;
 use super::announcements::announce;
 use super::audit::{Action, Actor};
 use super::count::CappedCount;
 use super::error::StoreError;
-use super::inspect::{JobRow, job_columns, job_row};
+use super::handle::Store;
+use super::job_row::{JobRow, job_columns, job_row};
 use super::rows::children_done;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState};

@@ -9,9 +9,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
-use super::intake::{Incoming, NewJob};
+use super::handle::Store;
+use super::new_job::{Incoming, NewJob};
 use super::sql::query;
 use crate::engine::{Checkpoint, Outputs};
 use crate::job::{Attempt, Epoch, Generation, Job, JobId, ReplicaId};

@@ -3,26 +3,28 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 
-use super::Store;
+use super::advance::{Move, advance};
 use super::announcements::{Announcement, WRITER_PUBLISHES, announce, announce_follow_ups};
 use super::batched_commit::PlainCommit;
-use super::claim::{Claimed, Fence, Wanted};
+use super::claim::{Claimed, Wanted};
 use super::controls;
 use super::error::StoreError;
 use super::group_commit::Groups;
-use super::intake::{Intaken, NewJob};
-use super::rows::{self, FirstStages, Move};
+use super::handle::Store;
+use super::intake::Intaken;
+use super::new_job::NewJob;
+use super::rows::{self, FirstStages};
+use super::run::Run;
 use super::sql::execute;
 use crate::engine::{Commit, EffectOutcome, Next, Record};
 use crate::fault::StageFault;
-use crate::job::{Job, JobId, JobState, ReplicaId};
+use crate::job::{JobId, JobState, ReplicaId};
 use crate::message::outcome;
 
 /// The product's part of the engine's transactions.
@@ -84,17 +86,6 @@ impl From<tokio_postgres::Error> for CommitError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Store(StoreError::Database(error))
     }
-}
-
-/// The run that is committed.
-#[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
-    /// Permits writing for the job.
-    pub fence: &'a Fence,
-    /// The job as claimed, with the stage and the attempt that ran.
-    pub job: &'a Job,
-    /// How long the stage ran.
-    pub took: Duration,
 }
 
 const CHECKPOINT: &str = "
@@ -231,10 +222,9 @@ impl<T: Tables> Writer<T> {
         }
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;
         let step = Move::of(job, commit, cause_gone);
-        let Some(moved) = rows::advance(&tx, fence, &step).await? else {
+        let Some(moved) = advance(&tx, fence, &step).await? else {
             return Err(CommitError::Fenced);
         };
-        rows::skip(&tx, job.id, &commit.skipped).await?;
         let applied = self.apply(&tx, job.id, commit).await?;
         let output = record(&tx, run, &commit.record, applied).await?;
         if let Some(effect) = &commit.effect {

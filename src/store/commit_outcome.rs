@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 
-use super::Store;
 use super::claim::Fence;
-use super::commit::Run;
 use super::error::StoreError;
+use super::handle::Store;
+use super::run::Run;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::engine::{Commit, Record};
 use crate::job::{Epoch, JobId, ReplicaId};

@@ -11,9 +11,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::Store;
 use super::count::CappedCount;
 use super::error::StoreError;
+use super::handle::Store;
 use super::releases::released_by;
 use super::sql::{query, query_one, query_opt};
 

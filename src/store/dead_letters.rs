@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::headers;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::message::{Discarded, MESSAGE_LIMIT, Refusal, allowed_headers};

@@ -6,11 +6,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 
-use super::Store;
 use super::audit::{Action, Actor};
 use super::count::CappedCount;
 use super::dead_letters::{DeadLetterRow, letter_columns, row_of};
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{query, query_one};
 
 /// Letters that one statement reads and one transaction discards.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, ReplicaId};
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query};
 use crate::message::allowed_headers;
 use crate::secrets::{Keyring, Place};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::Json;
 
-use super::Store;
 use super::claim::{Fence, seconds};
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query_one, query_opt};
 use crate::engine::{Effect, Intent, PastEffect, Planned, effect_key, judge};
 use crate::job::{Epoch, Job};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Row;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query};
 use crate::message::{INTERACTION_TOKEN, interaction_of};
 use crate::secrets::{Keyring, Place, RowId, SealedColumn, SecretError, Within, key_of};

@@ -12,9 +12,9 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
-use super::inspect::{JobRow, job_columns, job_row};
+use super::handle::Store;
+use super::job_row::{JobRow, job_columns, job_row};
 use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState};
 

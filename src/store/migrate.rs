@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::Store;
 use super::audit::{Action, Actor, audit_on};
 use super::error::StoreError;
+use super::handle::Store;
 use super::login::WorkerLogin;
 use super::partitions;
 use super::pool::on_connection;

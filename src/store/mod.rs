@@ -6,11 +6,13 @@
 
 mod actions;
 mod addresses;
+mod advance;
 mod announcements;
 mod audit;
 mod backlog;
 mod batched_commit;
 mod cancel_many;
+mod causes;
 mod claim;
 mod commit;
 mod commit_outcome;
@@ -24,14 +26,17 @@ mod error;
 pub mod explain;
 mod frames;
 mod group_commit;
+mod handle;
 mod headers;
 mod inspect;
 mod intake;
 mod intent;
+mod job_row;
 mod keys;
 mod listing;
 mod login;
 mod migrate;
+mod new_job;
 mod overdue;
 mod partitions;
 mod pending_cancels;
@@ -47,6 +52,7 @@ mod retention;
 mod rights;
 mod roles;
 mod rows;
+mod run;
 mod sql;
 #[cfg(feature = "devkit")]
 mod statements;
@@ -55,12 +61,13 @@ mod turns;
 mod watched;
 
 pub use actions::{ActionResult, JobChange, LockedJob, Target};
-pub use announcements::Announcement;
+pub use announcements::{Announcement, LEFT_ALONE};
 pub use audit::{Action, Actor, AuditedChange, Role, audit_on};
 pub use backlog::{Backlog, Count};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};
+pub use causes::CauseCursor;
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
-pub use commit::{CommitError, Committed, Run, Tables, Writer};
+pub use commit::{CommitError, Committed, Tables, Writer};
 pub use commit_outcome::{Landed, SoFar};
 pub use controls::{HoldCursor, HoldRow, NewHold, end_holds};
 pub use count::CappedCount;
@@ -68,66 +75,31 @@ pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use discard_many::{ChosenLetters, DiscardedPage, LettersPreview, ManyLetters};
 pub use due::{Circle, Page};
 pub use error::StoreError;
-pub use group_commit::WRITERS;
-pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobRow, JobView};
-pub use intake::{Incoming, Intaken, NewJob};
+pub use handle::Store;
+pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobView};
+pub use intake::Intaken;
 pub use intent::IntentOutcome;
+pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use listing::{JobFilter, Listed, Stopped};
 pub use login::WorkerLogin;
 pub use migrate::{Migrated, migrate, migrate_with};
+pub use new_job::{Incoming, NewJob};
 pub use pending_cancels::{CancelByKey, Cancelling};
-pub use pool::{connect, connect_watched, on_connection, pool, writers_pool};
+pub use pool::{WRITERS, connect, connect_watched, on_connection, pool, writers_pool};
 pub use probe::Session;
 pub use producers::{Registration, Tenant, register_producer, remove_producer};
-pub use publication::{LEFT_ALONE, TooOld, Unsettled};
+pub use publication::{TooOld, Unsettled};
 pub use quotas::QuotaAsk;
-pub use releases::{CauseCursor, Released};
+pub use releases::Released;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use retention::Keep;
 pub use rights::WORKER;
 pub use rows::FirstStages;
+pub use run::Run;
 pub use sql::{execute, query_one};
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;
 pub use turns::Turn;
-
-/// Access to the engine's tables.
-#[derive(Clone)]
-pub struct Store {
-    pool: deadpool_postgres::Pool,
-}
-
-impl Store {
-    /// Creates a store over a pool.
-    #[must_use]
-    pub const fn new(pool: deadpool_postgres::Pool) -> Self {
-        Self { pool }
-    }
-
-    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
-        Ok(self.pool.get().await?)
-    }
-
-    /// Checks that Postgres answers and accepts writes.
-    ///
-    /// # Errors
-    /// [`StoreError`] if it does not.
-    pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let row = self
-            .client()
-            .await?
-            .query_one(
-                "SELECT current_setting('transaction_read_only') = 'on' AS read_only",
-                &[],
-            )
-            .await?;
-        if row.try_get("read_only")? {
-            Err(StoreError::ReadOnly)
-        } else {
-            Ok(())
-        }
-    }
-}

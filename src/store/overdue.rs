@@ -1,8 +1,8 @@
 //! Parks waiting jobs whose deadline passes.
 
-use super::Store;
 use super::announcements::announce_parked;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::query;
 use crate::job::JobId;
 

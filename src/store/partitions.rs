@@ -7,8 +7,8 @@
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Client;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{query, query_one};
 use super::turns::Turn;
 

@@ -4,10 +4,10 @@
 
 use serde_json::{Value, json};
 
-use super::Store;
 use super::actions::{ActionResult, Target};
 use super::audit::{Action, Actor, write_audit};
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query_opt};
 
 /// Result of a producer's cancel.

@@ -28,9 +28,13 @@ const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_t
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Maximum number of groups of writes that are written at the same time; each needs a connection.
+/// More of them would not justify their connections on any disk.
+pub const WRITERS: usize = 8;
+
 /// The writers look rows up by their keys only, so their plans are made once and use indexes. A
 /// locked row delays its group for at most one second.
-const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c lock_timeout=1000";
+const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c lock_timeout=1000";
 
 /// Creates a pool of at most `size` connections.
 ///
@@ -47,8 +51,8 @@ pub fn pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreErr
 pub fn writers_pool(endpoint: impl Into<Endpoint>) -> Result<Pool, StoreError> {
     pool_with(
         &endpoint.into(),
-        super::WRITERS,
-        &format!("{LIMITS} {WRITERS}"),
+        WRITERS,
+        &format!("{LIMITS} {WRITER_OPTIONS}"),
     )
 }
 

@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 use tokio_postgres::GenericClient;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::rights::{FUNCTIONS, SEQUENCES, of_worker};
 use super::sql::{query, query_one};
 

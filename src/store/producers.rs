@@ -4,9 +4,9 @@ use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::Store;
 use super::actions::Target;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query, query_opt};
 use crate::message::Producer;
 

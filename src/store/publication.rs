@@ -6,15 +6,11 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::Store;
-use super::announcements::{Announcement, announcement, announcement_columns};
+use super::announcements::{Announcement, LEFT_ALONE, announcement, announcement_columns};
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query};
 use crate::job::JobId;
-
-/// For this long, only the writer of a row or the replica that took it publishes it. It must
-/// exceed the time from handing a message to the broker until its confirm is no longer awaited.
-pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// Maximum number of rows that one round takes or drops.
 const ROUND: i64 = 200;

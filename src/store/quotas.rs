@@ -10,8 +10,8 @@ use std::time::Duration;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query, query_one};
 use crate::job::ReplicaId;
 use crate::quota::{Amount, Amounts, Asked, Grant, Holder, Kind, Over};

@@ -4,7 +4,7 @@
 //! first page of jobs due. If there are more, it inserts a release, a row of `releases`: any
 //! replica advances it page by page, even if others die in between. A job that begins to wait at
 //! that moment tests its cause in its own commit (see `commit`), so that none is left behind.
-//! [`Writer::retest_causes`] finds jobs that are left nevertheless, or whose cause was removed in
+//! [`super::Writer::retest_causes`] finds jobs that are left nevertheless, or whose cause was removed in
 //! another way.
 
 use std::fmt;
@@ -12,10 +12,9 @@ use std::fmt;
 use deadpool_postgres::{Client, GenericClient};
 use uuid::Uuid;
 
-use super::Store;
-use super::commit::{CommitError, Tables, Writer};
 use super::count::CappedCount;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::{execute, query, query_one, query_opt};
 
 /// Jobs of one release that are made due at once. A release advances once a second: 50,000 jobs
@@ -26,9 +25,6 @@ use super::sql::{execute, query, query_one, query_opt};
 const PAGE: i64 = 500;
 /// Maximum number of pages released in one round.
 const ROUND: usize = 16;
-/// Maximum number of causes tested in one round.
-const CAUSES_AT_ONCE: i32 = 100;
-
 /// Jobs that are released because a cause is gone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Released {
@@ -47,13 +43,6 @@ impl fmt::Display for Released {
             write!(f, " now, {} more at {PAGE} a second", self.later)
         }
     }
-}
-
-/// The position of a pass over all causes; the caller keeps it between rounds.
-#[derive(Debug, Clone, Default)]
-pub struct CauseCursor {
-    key: String,
-    observed: i64,
 }
 
 pub(super) const BEGIN: &str = "SELECT begin_release($1, $2) AS released";
@@ -75,23 +64,6 @@ pub(super) const MOVE: &str =
     "UPDATE releases SET after_observed = $2, after_id = $3 WHERE cause = $1";
 
 pub(super) const END: &str = "DELETE FROM releases WHERE cause = $1";
-
-/// Walks from cause to cause along the index, so that a cause with many jobs costs no more than
-/// another.
-pub(super) const CAUSES: &str = "
-    WITH RECURSIVE causes AS (
-        (SELECT wait_key, wait_observed, wait_reason, 1 AS number FROM jobs
-        WHERE state = 'waiting' AND wait_reason <> 'children' AND (wait_key, wait_observed) > ($1, $2)
-        ORDER BY wait_key, wait_observed LIMIT 1)
-        UNION ALL
-        SELECT next.wait_key, next.wait_observed, next.wait_reason, c.number + 1 FROM causes c CROSS JOIN LATERAL (
-            SELECT wait_key, wait_observed, wait_reason FROM jobs
-            WHERE state = 'waiting' AND wait_reason <> 'children' AND (wait_key, wait_observed) > (c.wait_key, c.wait_observed)
-            ORDER BY wait_key, wait_observed LIMIT 1) next
-        WHERE c.number < $3
-    )
-    SELECT wait_key, wait_observed, wait_reason IN ('configuration', 'version') OR wait_key LIKE 'hold:%' AS has_no_test
-    FROM causes ORDER BY number";
 
 pub(super) const WAITING: &str = "
     SELECT (SELECT count(*) FROM (
@@ -151,52 +123,9 @@ impl Store {
     }
 }
 
-impl<T: Tables> Writer<T> {
-    /// Tests a bounded number of causes again, from the cursor on, and begins to release the jobs
-    /// of those that are gone. Returns whether there are more; after the last one, the cursor is
-    /// at the beginning again. Skips causes that cannot be tested, and holds, whose jobs are
-    /// released in batches.
-    ///
-    /// # Errors
-    /// [`CommitError`]; the cursor is then after the cause that could not be tested.
-    pub async fn retest_causes(&self, at: &mut CauseCursor) -> Result<bool, CommitError> {
-        let mut client = self.store().client().await?;
-        let causes = query(&client, CAUSES, &[&at.key, &at.observed, &CAUSES_AT_ONCE]).await?;
-        for row in &causes {
-            at.key = row.try_get("wait_key")?;
-            at.observed = row
-                .try_get::<_, Option<i64>>("wait_observed")?
-                .unwrap_or_default();
-            if row.try_get("has_no_test")? {
-                continue;
-            }
-            let tx = client.transaction().await?;
-            let present = self
-                .tables()
-                .cause_present(&tx, &at.key, at.observed)
-                .await
-                .map_err(CommitError::Changes)?;
-            if present == Some(false) {
-                let released = begin(&tx, &at.key, Some(at.observed)).await?;
-                tracing::info!(
-                    cause = at.key,
-                    released,
-                    "a cause is gone; the jobs that wait for it are released"
-                );
-            }
-            tx.commit().await?;
-        }
-        let more = i32::try_from(causes.len()) == Ok(CAUSES_AT_ONCE);
-        if !more {
-            *at = CauseCursor::default();
-        }
-        Ok(more)
-    }
-}
-
 /// Begins to release the jobs that wait for `cause`; with `seen`, those that observed at most this
 /// version of it. Returns how many are released at once.
-async fn begin<C: GenericClient>(
+pub(super) async fn begin<C: GenericClient>(
     on: &C,
     cause: &str,
     seen: Option<i64>,

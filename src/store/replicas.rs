@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::query;
 use crate::job::ReplicaId;
 

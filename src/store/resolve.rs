@@ -4,11 +4,11 @@ use secrecy::SecretSlice;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Store;
 use super::audit::{Action, Actor, write_audit};
 use super::count::CappedCount;
 use super::dead_letters::place;
 use super::error::StoreError;
+use super::handle::Store;
 use super::headers;
 use super::sql::{query, query_one, query_opt};
 use crate::secrets::Keyring;

@@ -12,10 +12,10 @@ use deadpool_postgres::Transaction;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Store;
 use super::actions::{JobChange, Target, cancel};
 use super::audit::{Action, Actor, Role};
 use super::error::StoreError;
+use super::handle::Store;
 use super::resolve::Resolution;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::job::JobId;

@@ -2,8 +2,8 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing,
-    overdue, quotas, releases, resolve, takeover,
+    backlog, cancel_many, causes, controls, dead_letters, discard_many, due, headers, inspect,
+    listing, overdue, quotas, releases, resolve, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -47,7 +47,7 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("releases::STEP", releases::STEP),
     ("releases::MOVE", releases::MOVE),
     ("releases::END", releases::END),
-    ("releases::CAUSES", releases::CAUSES),
+    ("causes::CAUSES", causes::CAUSES),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.

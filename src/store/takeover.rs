@@ -3,11 +3,11 @@
 
 use uuid::Uuid;
 
-use super::Store;
 use super::announcements::announce_parked;
 use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::error::StoreError;
-use super::inspect::state_of;
+use super::handle::Store;
+use super::job_row::state_of;
 use super::sql::query;
 use crate::job::{JobId, JobState, ReplicaId};
 

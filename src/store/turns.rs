@@ -3,8 +3,8 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::Store;
 use super::error::StoreError;
+use super::handle::Store;
 use super::sql::query_one;
 
 /// The largest difference between the clocks.

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::claim::CRASHES;
 use super::controls::HoldRow;
 use super::count::CappedCount;
-use super::inspect::JobRow;
+use super::job_row::JobRow;
 use crate::job::{JobState, WaitReason};
 use crate::message::outcome::counted;
 

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::store::pool::WRITERS;
+
 /// At least two: one is filled while the other is flushed.
 const FEWEST: usize = 2;
-/// More writers would not justify their connections on any disk.
-pub(super) const MOST: usize = 8;
 /// One more writer for each of these units that a flush takes: on a slow disk, concurrent groups
 /// share a flush.
 const A_WRITER_EACH: Duration = Duration::from_micros(333);
@@ -38,7 +38,7 @@ impl FlushTimes {
 
 fn writers_for(flush: Duration) -> usize {
     let more = flush.as_micros() / A_WRITER_EACH.as_micros();
-    usize::try_from(more).map_or(MOST, |more| (FEWEST + more).min(MOST))
+    usize::try_from(more).map_or(WRITERS, |more| (FEWEST + more).min(WRITERS))
 }
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
                 "{micros} µs"
             );
         }
-        assert_eq!(writers_for(Duration::MAX), MOST);
+        assert_eq!(writers_for(Duration::MAX), WRITERS);
     }
 
     #[test]
@@ -65,6 +65,6 @@ mod tests {
         times.record(Duration::from_millis(20));
         assert_eq!(times.writers(), FEWEST);
         (0..REMEMBERED).for_each(|_| times.record(Duration::from_millis(3)));
-        assert_eq!(times.writers(), MOST);
+        assert_eq!(times.writers(), WRITERS);
     }
 }

@@ -10,6 +10,7 @@
 //! reads its own row.
 
 mod flush;
+mod group;
 mod send;
 
 use std::collections::VecDeque;
@@ -22,39 +23,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::flush::FlushTimes;
+use self::group::{Group, ReplyTo, Request};
 use super::batched_commit::{PlainCommit, PlainDone};
 use super::claim::{Claimed, Wanted};
 use super::error::StoreError;
-use super::intake::{Intaken, NewJob};
-
-/// Maximum number of groups that are written at the same time; each needs a connection.
-pub const WRITERS: usize = flush::MOST;
-
-/// Maximum number of rows in a group.
-const GROUP_ROWS: usize = 256;
-/// Maximum size of the payloads in a group, in bytes; a larger payload is written alone.
-const GROUP_BYTES: usize = 4 << 20;
-
-type ReplyTo<A> = oneshot::Sender<Result<A, StoreError>>;
-
-/// A write and the channel for its result.
-enum Request {
-    Intake(Arc<NewJob>, ReplyTo<Intaken>),
-    Claim(Wanted, ReplyTo<Claimed>),
-    Plain(Box<PlainCommit>, ReplyTo<Option<PlainDone>>),
-    /// Nobody waits for the result: events that are not deleted are published again.
-    Announced(Vec<i64>),
-}
-
-/// Writes that are sent together.
-#[derive(Default)]
-struct Group {
-    intakes: Vec<(Arc<NewJob>, ReplyTo<Intaken>)>,
-    claims: Vec<(Wanted, ReplyTo<Claimed>)>,
-    plains: Vec<(Box<PlainCommit>, ReplyTo<Option<PlainDone>>)>,
-    announced: Vec<i64>,
-    bytes: usize,
-}
+use super::intake::Intaken;
+use super::new_job::NewJob;
 
 /// The requests that are not being written yet.
 #[derive(Default)]
@@ -117,7 +91,7 @@ impl Groups {
         self.more.notify_one();
     }
 
-    /// Writes groups until `end`, and then the remaining requests. [`WRITERS`] of these run at the
+    /// Writes groups until `end`, and then the remaining requests. [`super::WRITERS`] of these run at the
     /// same time; on a fast disk, some of them wait.
     pub(super) async fn write(&self, end: CancellationToken) {
         loop {
@@ -199,106 +173,5 @@ impl Groups {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Request {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Intake(new, _) => new.payload.len(),
-            Self::Plain(commit, _) => commit.output.get().len(),
-            Self::Claim(..) | Self::Announced(_) => 0,
-        }
-    }
-}
-
-impl Group {
-    fn rows(&self) -> usize {
-        self.intakes.len() + self.claims.len() + self.plains.len() + self.announced.len()
-    }
-
-    fn has_room_for(&self, request: &Request) -> bool {
-        self.rows() == 0
-            || (self.rows() < GROUP_ROWS && self.bytes + request.bytes() <= GROUP_BYTES)
-    }
-
-    fn push(&mut self, request: Request) {
-        self.bytes += request.bytes();
-        match request {
-            Request::Intake(new, answer) => self.intakes.push((new, answer)),
-            Request::Claim(wanted, answer) => self.claims.push((wanted, answer)),
-            Request::Plain(commit, answer) => self.plains.push((commit, answer)),
-            Request::Announced(ids) => self.announced.extend(ids),
-        }
-    }
-
-    /// Sorts the rows of each kind by their keys, so that two groups do not deadlock. Returns the
-    /// requests that must wait for another group, since one statement inserts a key once.
-    fn in_order(&mut self) -> Vec<Request> {
-        let key = |new: &Arc<NewJob>| (new.source.clone(), new.dedupe_key.clone());
-        self.intakes.sort_by_cached_key(|(new, _)| key(new));
-        self.claims.sort_by_key(|(wanted, _)| wanted.job);
-        self.plains.sort_by_key(|(commit, _)| commit.job());
-        let mut again = Vec::new();
-        let mut n = 1;
-        while n < self.intakes.len() {
-            if key(&self.intakes[n].0) == key(&self.intakes[n - 1].0) {
-                let (new, answer) = self.intakes.remove(n);
-                again.push(Request::Intake(new, answer));
-            } else {
-                n += 1;
-            }
-        }
-        again
-    }
-
-    /// Returns each row as a group of its own.
-    fn singles(self) -> impl Iterator<Item = Self> {
-        let intakes = self.intakes.into_iter().map(|one| Self {
-            intakes: vec![one],
-            ..Self::default()
-        });
-        let claims = self.claims.into_iter().map(|one| Self {
-            claims: vec![one],
-            ..Self::default()
-        });
-        let plains = self.plains.into_iter().map(|one| Self {
-            plains: vec![one],
-            ..Self::default()
-        });
-        let announced = (!self.announced.is_empty()).then(|| Self {
-            announced: self.announced,
-            ..Self::default()
-        });
-        intakes.chain(claims).chain(plains).chain(announced)
-    }
-
-    /// Sends every caller its own result.
-    fn answer(self, sent: send::Sent) {
-        tell(self.intakes, sent.intakes);
-        tell(self.claims, sent.claims);
-        tell(self.plains, sent.plains);
-    }
-
-    /// Sends every caller the same error.
-    fn refuse(self, error: StoreError) {
-        let error = Arc::new(error);
-        let shared = || StoreError::Group(Arc::clone(&error));
-        self.intakes
-            .into_iter()
-            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
-        self.claims
-            .into_iter()
-            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
-        self.plains
-            .into_iter()
-            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
-    }
-}
-
-/// Sends results to their callers. If a caller is gone, its row shows what was written.
-fn tell<Q, A>(asked: Vec<(Q, ReplyTo<A>)>, answers: Vec<Result<A, StoreError>>) {
-    for ((_, asked), answer) in asked.into_iter().zip(answers) {
-        drop(asked.send(answer));
     }
 }

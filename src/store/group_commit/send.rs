@@ -6,37 +6,14 @@ use deadpool_postgres::{Client, Pool};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::Group;
+use super::group::{Group, Sent};
 use crate::store::announcements::{ANNOUNCE, DONE, WRITER_PUBLISHES};
-use crate::store::batched_commit::{self, PLAIN, PlainCommit, PlainCommits, PlainDone};
-use crate::store::claim::{self, CLAIM, Claimed, Wanted};
+use crate::store::batched_commit::{self, PLAIN, PlainCommit, PlainCommits};
+use crate::store::claim::{self, CLAIM, Wanted};
 use crate::store::error::StoreError;
-use crate::store::intake::{self, INTAKE, Intaken, NewJob, NewJobs};
+use crate::store::intake::{self, INTAKE, NewJobs};
+use crate::store::new_job::NewJob;
 use crate::telemetry::names;
-
-/// The results of a group, in the order of its rows.
-pub(super) struct Sent {
-    pub(super) intakes: Vec<Result<Intaken, StoreError>>,
-    pub(super) claims: Vec<Result<Claimed, StoreError>>,
-    pub(super) plains: Vec<Result<Option<PlainDone>, StoreError>>,
-    /// How long the commit took after the last statement; for a group of one statement, how long
-    /// that statement took.
-    pub(super) flush: Duration,
-}
-
-impl Sent {
-    /// Returns whether the group wrote anything. Deleted events do not count: another replica may
-    /// have deleted them first.
-    pub(super) fn has_written(&self) -> bool {
-        let made =
-            |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
-        let claimed = |one: &Result<Claimed, _>| matches!(one, Ok(Claimed::Ours(_)));
-        let committed = |one: &Result<Option<PlainDone>, _>| matches!(one, Ok(Some(_)));
-        self.intakes.iter().any(made)
-            || self.claims.iter().any(claimed)
-            || self.plains.iter().any(committed)
-    }
-}
 
 /// The statements of a group; `None` for a kind without rows.
 struct Statements {

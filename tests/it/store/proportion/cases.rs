@@ -253,8 +253,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("releases::MOVE", "'identity:7', 1, job(7)", 10, 4),
     case("releases::END", "'identity:7'", 10, 4),
-    case("releases::CAUSES", "'', 0, 100", 10, 3),
-    case("releases::CAUSES", "'identity:1', 1, 100", 10, 3),
+    case("causes::CAUSES", "'', 0, 100", 10, 3),
+    case("causes::CAUSES", "'identity:1', 1, 100", 10, 3),
     case("releases::WAITING", "'{identity:1}', 10001", COUNT, 0),
     case(
         "releases::WAITING",
