@@ -133,8 +133,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
             room.stored();
         }
+        self.after_intake(intaken, &new, in_hand, place).await
+    }
+
+    /// Continues with the job that was stored, or that was found under the same key.
+    async fn after_intake(
+        &self,
+        intaken: Intaken,
+        new: &NewJob,
+        in_hand: InHand,
+        place: Option<(Permit, TenantShare)>,
+    ) -> Result<Taken, Trouble> {
         match intaken {
-            Intaken::Ours(claim, told) => Ok(match place {
+            Intaken::Ours(claim, announcements) => Ok(match place {
                 Some((permit, share)) => {
                     let held = Holding {
                         _in_hand: in_hand,
@@ -142,20 +153,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                         _share: Some(share),
                         suspect: None,
                     };
-                    Taken::Ours(claim, held, told)
+                    Taken::Ours(claim, held, announcements)
                 }
                 None => Taken::Back,
             }),
-            Intaken::Accepted(told) => {
+            Intaken::Accepted(announcements) => {
                 self.throttle.one_more(ONE_JOB);
-                self.context.announcer.tell(told);
+                self.context.announcer.tell(announcements);
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
                 // If the answer to our own insert was lost, the known job is this one: release it,
                 // so that it can be claimed.
                 drop(in_hand);
-                self.answer_again(known, &new).await?;
+                self.answer_again(known, new).await?;
                 match place {
                     Some((permit, share)) => self.take_row(known, permit, Some(share)).await,
                     None => Ok(Taken::Nothing),
