@@ -5,10 +5,11 @@
 
 mod accounts;
 mod check;
+mod destinations;
 mod groups;
+mod identities;
 mod names;
 mod people;
-mod sealed;
 
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
