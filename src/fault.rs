@@ -70,7 +70,6 @@ pub trait Fault: Error + Send + Sync + 'static {
     /// Returns the stable code, lowercase and dotted: `azure_devops.rate_limited`. It is stored,
     /// counted, and never renamed.
     fn code(&self) -> &'static str;
-    /// Returns the class of the failure.
     fn class(&self) -> Class;
     /// Returns what a person can do about it.
     fn hint(&self) -> String;

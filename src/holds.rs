@@ -23,7 +23,6 @@ pub(crate) struct StoredHolds {
 }
 
 impl StoredHolds {
-    /// Creates an adapter for this store.
     #[must_use]
     pub(crate) const fn new(store: Store) -> Self {
         Self {

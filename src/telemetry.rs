@@ -102,7 +102,6 @@ const DRIVERS: &str =
 /// A failure to set up logs or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be parsed.
     #[error(
         "DISPATCH_LOG is not a valid filter; use for example `info` or `info,dispatch_worker=debug`"
     )]

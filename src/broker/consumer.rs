@@ -22,7 +22,6 @@ use crate::tls_policy::Endpoint;
 
 /// The destination of the deliveries of one queue.
 pub struct LaneInput {
-    /// The queue.
     pub queue: &'static str,
     /// The maximum number of deliveries in hand, for this replica; 0 stops consuming. Changes take
     /// effect while the consumer runs.

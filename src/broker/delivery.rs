@@ -79,7 +79,6 @@ impl Delivery {
         }
     }
 
-    /// Returns a header's text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(Value::as_str)

@@ -25,11 +25,9 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 pub struct Outgoing {
     /// The exchange. The default exchange, with the empty name, routes by queue name.
     pub exchange: &'static str,
-    /// The routing key.
     pub routing_key: String,
     /// Whether the message is returned if no queue is bound for it.
     pub mandatory: bool,
-    /// The body.
     pub body: Vec<u8>,
     /// AMQP `content_type`; `application/json` by default.
     pub content_type: Option<String>,
@@ -54,7 +52,6 @@ pub struct Outgoing {
 pub struct Depth {
     /// Ready messages.
     pub ready: u32,
-    /// Consumers.
     pub consumers: u32,
 }
 

@@ -18,7 +18,6 @@ use crate::message::DIRECT_REPLY;
 /// The interval at which an idle connection is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// One reply.
 #[derive(Debug)]
 pub struct Reply {
     /// The `correlation_id` of the message.

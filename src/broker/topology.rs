@@ -114,7 +114,6 @@ fn lane_arguments() -> FieldTable {
 pub enum Outdated {
     /// Keep them, for workers of that version that still run.
     Keep,
-    /// Remove them.
     Remove,
 }
 

@@ -43,7 +43,6 @@ pub struct QueueDepth {
     pub ready: u64,
     /// Delivered messages that are not acknowledged yet.
     pub unacked: u64,
-    /// Consumers.
     pub consumers: u32,
 }
 

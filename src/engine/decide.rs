@@ -16,9 +16,7 @@ use crate::job::{EffectState, Job, words};
 /// How a run of a stage ended.
 #[derive(Debug)]
 pub enum Ended<C> {
-    /// It returned an outcome.
     Done(Box<ErasedOutcome<C>>),
-    /// It failed.
     Fault(StageFault),
     /// It panicked, with this message.
     Panicked(String),
@@ -30,7 +28,6 @@ pub enum Ended<C> {
 pub struct Position<'a> {
     /// The job as claimed.
     pub job: &'a Job,
-    /// The stage that ran.
     pub stage: &'a StageInfo,
     /// The stage after it in the list.
     pub next: Option<&'static str>,
@@ -49,7 +46,6 @@ pub struct Position<'a> {
 /// What the worker must do after a run.
 #[derive(Debug)]
 pub enum Decision<C> {
-    /// Commit this.
     Commit(Box<Commit<C>>),
     /// Look and run again at once, within this attempt.
     Repeat,
@@ -76,7 +72,6 @@ words! {
 pub struct Commit<C> {
     /// The record of the run.
     pub record: Record,
-    /// The outcome of its effect.
     pub effect: Option<EffectOutcome>,
     /// The state of effects that earlier attempts left open, if this attempt found nothing more to
     /// do.
@@ -102,10 +97,8 @@ pub enum Record {
     Attempt(AttemptRecord),
 }
 
-/// A checkpoint to be stored.
 #[derive(Debug)]
 pub struct CheckpointRecord {
-    /// The stage.
     pub stage: &'static str,
     /// The version of the stage's output.
     pub version: i32,
@@ -116,9 +109,7 @@ pub struct CheckpointRecord {
 /// An unsuccessful attempt to be stored.
 #[derive(Debug, Clone)]
 pub struct AttemptRecord {
-    /// The stage.
     pub stage: String,
-    /// How the attempt ended.
     pub outcome: AttemptOutcome,
     /// Why it did not succeed.
     pub failure: Failure,
@@ -137,12 +128,9 @@ pub struct Failure {
     pub fingerprint: String,
 }
 
-/// The outcome of an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectOutcome {
-    /// The key of the effect.
     pub key: String,
-    /// The new state.
     pub state: EffectState,
     /// The provider's name for what was made.
     pub provider_ref: Option<String>,
@@ -153,7 +141,6 @@ pub struct EffectOutcome {
 pub enum Next {
     /// The named stage is due.
     Stage {
-        /// Its name.
         stage: String,
         /// Whether this claim continues with it at once; otherwise the job is given up with a
         /// wake-up.
@@ -163,7 +150,6 @@ pub enum Next {
     Finish,
     /// The job waits, unless the cause is already gone.
     Wait {
-        /// The cause.
         on: WaitOn,
         /// The stage due afterwards.
         resume_at: String,
@@ -172,7 +158,6 @@ pub enum Next {
     Retry {
         /// The delay from now, by Postgres' clock.
         after: Duration,
-        /// Whether an attempt was used.
         used_attempt: bool,
     },
     /// The job is parked: a person must look.

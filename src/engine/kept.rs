@@ -109,7 +109,6 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// Returns the stage's name.
     #[must_use]
     pub const fn stage(&self) -> &'static str {
         self.stage
@@ -178,7 +177,6 @@ impl<'a> Kept<'a> {
         *self.pieces() = Pieces::default();
     }
 
-    /// Returns whether there are no pieces.
     pub fn is_empty(&self) -> bool {
         self.pieces().named.is_empty()
     }

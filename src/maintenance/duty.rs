@@ -30,7 +30,6 @@ pub struct Plan {
 
 /// One of a replica's duties.
 pub trait Duty: Send + 'static {
-    /// The schedule.
     const PLAN: Plan;
 
     /// Does one bounded round. Returns `true` if there is more to do, with which the same run
@@ -58,7 +57,6 @@ struct Seen {
 /// The status of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// The name of the duty.
     pub duty: &'static str,
     /// Whether the duty has not been done for too long.
     pub is_late: bool,

@@ -34,9 +34,7 @@ impl Discarded {
 /// built in memory, whatever its size.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The source.
     pub source: Option<String>,
-    /// The dedupe key.
     pub dedupe_key: Option<String>,
 }
 

@@ -60,11 +60,9 @@ pub enum Intake {
 /// The known fields of a job with a newer schema.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Newer {
-    /// Version of the schema.
     pub schema: i64,
     /// The producer.
     pub source: String,
-    /// The dedupe key.
     pub dedupe_key: String,
     /// The tenant's slug, if the message has it in the same place as this schema.
     pub organization: String,

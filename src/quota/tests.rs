@@ -202,7 +202,6 @@ enum Step {
     Make(usize, u64),
     /// What a replica is writing becomes visible to the count.
     Land(usize),
-    /// A row is finished.
     Finish,
     /// The grant of a replica ends.
     Expire(usize),

@@ -80,7 +80,6 @@ pub enum Wish {
     Silent,
 }
 
-/// The encryption of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
     /// TLS with a verified certificate, or no link.
@@ -100,7 +99,6 @@ pub enum LinkFault {
     Plaintext {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
         /// What to use in the URL.
         right: &'static str,
@@ -112,7 +110,6 @@ pub enum LinkFault {
     DefaultPassword {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
     },
     /// Secrets in a database on another machine would be sealed with a published key.
@@ -124,13 +121,11 @@ pub enum LinkFault {
     PublishedKey {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
     },
     /// An authority is set, but the URL permits plaintext.
     #[error("{setting} is set, but the URL permits plaintext; use {right}, or unset {setting}")]
     Contradiction {
-        /// The setting.
         setting: &'static str,
         /// What to use in the URL.
         right: &'static str,
@@ -138,14 +133,12 @@ pub enum LinkFault {
     /// The file of certificate authorities cannot be used.
     #[error("{setting}: {} {why}; use a PEM file with the certificates of your authority", path.display())]
     Ca {
-        /// The setting.
         setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// The TLS library cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
 }

@@ -41,7 +41,6 @@ impl Admission {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Returns the sender of a message.
     pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
         let user = match delivery.header(REPLAY) {
             // An operator replays the message for its producer. A message kept before producers

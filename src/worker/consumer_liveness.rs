@@ -15,9 +15,7 @@ const DEAF_AFTER: Duration = Duration::from_secs(15);
 
 /// The parts of a lane that the check reads and sets.
 pub struct LaneWatch {
-    /// The limiter whose permits the lane's deliveries use.
     pub limiter: Arc<LaneLimiter>,
-    /// The queue that the lane consumes.
     pub queue: &'static str,
     /// The consumer's prefetch; with 0 it receives nothing on purpose.
     pub prefetch: watch::Receiver<u16>,

@@ -22,9 +22,7 @@ use crate::telemetry::names;
 pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     /// Writes claims and commits.
     pub writer: Arc<Writer<T>>,
-    /// The pipelines.
     pub registry: Arc<Registry<P>>,
-    /// The services that stages call.
     pub services: Arc<P::Services>,
     /// Seals payloads and opens them.
     pub keyring: Arc<Keyring>,
@@ -36,7 +34,6 @@ pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     pub known_schema: i64,
     /// The cached rows that say what producers may name.
     pub admission: Arc<Admission>,
-    /// The jobs in hand.
     pub running: Arc<Running>,
     /// The stamps of wake-ups that may not have been published.
     pub stamps: Arc<Stamps>,
@@ -93,7 +90,6 @@ impl Drop for InHand {
 }
 
 impl Running {
-    /// Returns whether a job is in hand.
     #[must_use]
     pub fn has(&self, job: JobId) -> bool {
         self.jobs

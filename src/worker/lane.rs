@@ -33,7 +33,6 @@ const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
 /// The concurrency limit of a lane on this replica: hands out its permits.
 pub struct LaneLimiter {
-    /// The lane.
     pub lane: Lane,
     permits: Arc<Semaphore>,
     /// The permits that are reserved for organizations that have none.

@@ -39,7 +39,6 @@ pub struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// Creates a budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u32) -> Self {
         metrics::gauge!(names::INTAKE_BYTES).set(0.0);

@@ -33,7 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The time without progress after which the run is over, even if the result is not as planned.
 const STILL: Duration = Duration::from_secs(3);
 
-/// The run.
 pub(super) struct Play<'a> {
     fleet: &'a mut Fleet,
     traffic: Traffic<'a>,

@@ -17,7 +17,6 @@ use crate::pipelines::{Dispatch, ProductFault, Services, SignedIn};
 use crate::providers::azure_devops::{FoundUser, UsersSearch};
 use crate::tracker::{Installation, User};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct FindAssignee;
 

@@ -12,7 +12,6 @@ use crate::message::Request;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::Installation;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckAccount;
 
@@ -21,9 +20,7 @@ pub struct CheckAccount;
 pub struct CheckedAccount {
     /// The tenant.
     pub organization_id: i64,
-    /// The account.
     pub account: Account,
-    /// The identity to act as.
     pub acting_as: ActingAs,
 }
 

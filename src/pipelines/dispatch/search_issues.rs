@@ -15,11 +15,9 @@ use crate::message::{Request, Search};
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops::{SearchQuery, WorkItemSearch};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchIssues;
 
-/// The work items that the search found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundWorkItems {
     /// The ids in ascending order, without duplicates.

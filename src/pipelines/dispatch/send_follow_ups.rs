@@ -20,7 +20,6 @@ use crate::pipelines::messaging::{Event, Notice, Recipient};
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::{Applied, AssigneeChange, Destination, OutboundLink, StatusChange, Tracker};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SendFollowUps;
 

@@ -18,7 +18,6 @@ use crate::tracker::{
     AssigneePlan, LinkedGroup, PlannedLink, StatusPlan, assignee_key, is_done_category,
 };
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncAssignees;
 

@@ -29,11 +29,9 @@ use crate::providers::discord_interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
 use crate::tracker::Destination;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct DeliverMessage;
 
-/// The result of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveredMessage {
     /// The recipient of the message.

@@ -39,7 +39,6 @@ const TABLES: [&str; 15] = [
     "users",
 ];
 
-/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
     /// The numbers of added or changed rows, by table.
