@@ -15,7 +15,7 @@ use crate::engine::Lane;
 use crate::pipelines::Dispatch;
 use crate::readiness::LaneHealth;
 use crate::worker::{
-    IntakeThrottle, LaneLimiter, LaneRun, LaneWatch, Lease, Worker, deafness, prefetch,
+    IntakeThrottle, LaneLimiter, LaneRun, LaneWatch, Lease, Worker, check_lanes, prefetch,
 };
 
 /// The parts of one incarnation that its lanes share.
@@ -50,7 +50,7 @@ impl IncarnationLanes<'_> {
         let publisher = process.context.publisher.clone();
         (process.spawn)(
             "deafness",
-            Box::pin(deafness(watches, publisher, self.over.child_token())),
+            Box::pin(check_lanes(watches, publisher, self.over.child_token())),
         );
         limiters
     }
@@ -128,10 +128,10 @@ impl IncarnationLanes<'_> {
             spawn: Arc::clone(&process.spawn),
         };
         (process.spawn)("lane", Box::pin(run.serve()));
-        let (deaf, is_deaf) = watch::channel(false);
+        let (stalled, is_stalled) = watch::channel(false);
         let health = LaneHealth {
             name,
-            deaf: is_deaf,
+            stalled: is_stalled,
             link,
         };
         let watch = LaneWatch {
@@ -139,7 +139,7 @@ impl IncarnationLanes<'_> {
             queue,
             prefetch,
             last_received: last,
-            deaf,
+            stalled,
             rebuild,
         };
         (health, watch)

@@ -95,7 +95,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     }
     let governor = &context.services.providers.governor;
     // The holds are read before the first job arrives.
-    holds::look(governor).await;
+    holds::refresh(governor).await;
     let tables = (
         context.store().clone(),
         context.services.tracker.clone(),

@@ -78,11 +78,11 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
         |name: &String| name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name);
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
-    let told = |name: &String| match nearest(name, known) {
+    let report = |name: &String| match nearest(name, known) {
         Some(near) => format!("{name} is not a setting (did you mean {near}?)"),
         None => format!("{name} is not a setting"),
     };
-    unknown.iter().map(told).collect()
+    unknown.iter().map(report).collect()
 }
 
 /// Returns whether Kubernetes sets the variable. For a service named `dispatch-…` it sets
@@ -176,10 +176,10 @@ mod tests {
                 "did you mean DISPATCH_DATABASE_CA?",
             ),
         ] {
-            let told = unknown(&[name]);
+            let reported = unknown(&[name]);
             assert!(
-                told.len() == 1 && told[0].starts_with(name) && told[0].contains(near),
-                "{told:?}"
+                reported.len() == 1 && reported[0].starts_with(name) && reported[0].contains(near),
+                "{reported:?}"
             );
         }
         assert_eq!(

@@ -52,7 +52,7 @@ const HEADERS: usize = 64;
 /// descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long open connections may continue after the server is cancelled.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until `cancel`. Connections that are open then may continue for a second.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
@@ -96,7 +96,7 @@ async fn serve_within(
     }
     drop(door);
     // Connections that take longer are cut off.
-    drop(tokio::time::timeout(GOODBYE, open.collect::<Vec<_>>()).await);
+    drop(tokio::time::timeout(CLOSE_GRACE, open.collect::<Vec<_>>()).await);
 }
 
 /// Serves one request, and returns the place of the connection.

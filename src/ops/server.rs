@@ -23,7 +23,7 @@ use super::hosts::{HostNames, only_ours};
 pub struct OpsState {
     pub(super) readiness: Arc<dyn Readiness>,
     /// Held by the one request that runs the readiness checks.
-    pub(super) looking: Arc<Mutex<()>>,
+    pub(super) checking: Arc<Mutex<()>>,
     metrics: PrometheusHandle,
 }
 
@@ -33,7 +33,7 @@ impl OpsState {
     pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
         Self {
             readiness,
-            looking: Arc::default(),
+            checking: Arc::default(),
             metrics,
         }
     }

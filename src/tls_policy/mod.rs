@@ -66,18 +66,18 @@ pub struct Peer<'a> {
     /// The password; empty if there is none.
     pub password: &'a [u8],
     /// The encryption that the URL asks for.
-    pub wish: Wish,
+    pub requested: Requested,
 }
 
 /// The encryption that a URL asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Requested {
     /// The URL requires TLS.
     Tls,
     /// The URL permits plaintext.
     Plaintext,
     /// The URL states nothing.
-    Silent,
+    Unspecified,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,21 +180,21 @@ impl Endpoint {
         let Peer {
             service,
             host,
-            wish,
+            requested,
             ..
         } = *peer;
         let is_here = is_this_machine(host);
         self.published.judge(peer)?;
-        match wish {
-            Wish::Tls => Ok(Encryption::Tls),
-            Wish::Silent if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
-            Wish::Silent => Ok(Encryption::Tls),
-            Wish::Plaintext if self.ca.is_some() => Err(LinkFault::Contradiction {
+        match requested {
+            Requested::Tls => Ok(Encryption::Tls),
+            Requested::Unspecified if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
+            Requested::Unspecified => Ok(Encryption::Tls),
+            Requested::Plaintext if self.ca.is_some() => Err(LinkFault::Contradiction {
                 setting: service.ca_setting,
                 right: service.encrypted,
             }),
-            Wish::Plaintext if is_here => Ok(Encryption::Plaintext),
-            Wish::Plaintext if self.allow_plaintext => {
+            Requested::Plaintext if is_here => Ok(Encryption::Plaintext),
+            Requested::Plaintext if self.allow_plaintext => {
                 service.warned.call_once(|| {
                     tracing::warn!(
                         service = service.name,
@@ -205,7 +205,7 @@ impl Endpoint {
                 });
                 Ok(Encryption::Plaintext)
             }
-            Wish::Plaintext => Err(LinkFault::Plaintext {
+            Requested::Plaintext => Err(LinkFault::Plaintext {
                 service: service.name,
                 host: host.to_owned(),
                 right: service.encrypted,

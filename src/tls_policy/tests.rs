@@ -1,14 +1,15 @@
 //! The links that the policy permits and refuses.
 
+use super::Requested::{Plaintext, Tls, Unspecified};
 use super::*;
 
-fn peer<'a>(host: &'a str, user: &'a str, password: &'a str, wish: Wish) -> Peer<'a> {
+fn peer<'a>(host: &'a str, user: &'a str, password: &'a str, requested: Requested) -> Peer<'a> {
     Peer {
         service: &POSTGRES,
         host,
         user,
         password: password.as_bytes(),
-        wish,
+        requested,
     }
 }
 
@@ -23,63 +24,51 @@ fn link(ca: Option<&str>, allow_plaintext: bool) -> Endpoint {
 #[test]
 fn links_to_other_machines_are_encrypted_unless_a_setting_permits_plaintext() {
     let (here, there) = ("127.0.0.1", "db.example");
-    for (host, wish, ca, allowed, right) in [
-        (there, Wish::Silent, None, false, Ok(Encryption::Tls)),
-        (there, Wish::Silent, None, true, Ok(Encryption::Tls)),
-        (there, Wish::Tls, Some("ca.pem"), false, Ok(Encryption::Tls)),
+    for (host, requested, ca, allowed, right) in [
+        (there, Unspecified, None, false, Ok(Encryption::Tls)),
+        (there, Unspecified, None, true, Ok(Encryption::Tls)),
+        (there, Tls, Some("ca.pem"), false, Ok(Encryption::Tls)),
         (
             there,
-            Wish::Plaintext,
+            Plaintext,
             None,
             false,
             Err("plaintext; use sslmode=require"),
         ),
+        (there, Plaintext, None, true, Ok(Encryption::Plaintext)),
         (
             there,
-            Wish::Plaintext,
-            None,
-            true,
-            Ok(Encryption::Plaintext),
-        ),
-        (
-            there,
-            Wish::Plaintext,
+            Plaintext,
             Some("ca.pem"),
             true,
             Err("DISPATCH_DATABASE_CA is set"),
         ),
-        (here, Wish::Silent, None, false, Ok(Encryption::Plaintext)),
+        (here, Unspecified, None, false, Ok(Encryption::Plaintext)),
         (
             here,
-            Wish::Silent,
+            Unspecified,
             Some("ca.pem"),
             false,
             Ok(Encryption::Tls),
         ),
-        (here, Wish::Tls, None, false, Ok(Encryption::Tls)),
+        (here, Tls, None, false, Ok(Encryption::Tls)),
+        (here, Plaintext, None, false, Ok(Encryption::Plaintext)),
         (
             here,
-            Wish::Plaintext,
-            None,
-            false,
-            Ok(Encryption::Plaintext),
-        ),
-        (
-            here,
-            Wish::Plaintext,
+            Plaintext,
             Some("ca.pem"),
             false,
             Err("DISPATCH_DATABASE_CA is set"),
         ),
     ] {
-        let judged = link(ca, allowed).judge(&peer(host, "worker", "of its own", wish));
+        let judged = link(ca, allowed).judge(&peer(host, "worker", "of its own", requested));
         match (judged, right) {
             (Ok(found), Ok(right)) => {
-                assert_eq!(found, right, "{host} {wish:?} {ca:?} {allowed}")
+                assert_eq!(found, right, "{host} {requested:?} {ca:?} {allowed}")
             }
             (Err(fault), Err(part)) => assert!(fault.to_string().contains(part), "{fault}"),
             (judged, right) => {
-                panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, expected {right:?}")
+                panic!("{host} {requested:?} {ca:?} {allowed}: {judged:?}, expected {right:?}")
             }
         }
     }
@@ -97,9 +86,9 @@ fn default_passwords_are_refused_for_other_machines_whatever_the_settings_permit
         ("dispatch", "changeme"),
         ("dispatch", "SECRET"),
     ] {
-        for wish in [Wish::Tls, Wish::Plaintext] {
+        for requested in [Tls, Plaintext] {
             let fault = link(None, true)
-                .judge(&peer("db.example", user, password, wish))
+                .judge(&peer("db.example", user, password, requested))
                 .unwrap_err();
             assert!(matches!(fault, LinkFault::DefaultPassword { .. }), "{user}");
             assert!(
@@ -108,7 +97,7 @@ fn default_passwords_are_refused_for_other_machines_whatever_the_settings_permit
             );
             assert!(
                 link(None, false)
-                    .judge(&peer("::1", user, password, wish))
+                    .judge(&peer("::1", user, password, requested))
                     .is_ok()
             );
         }
@@ -120,7 +109,7 @@ fn default_passwords_are_refused_for_other_machines_whatever_the_settings_permit
     ] {
         assert!(
             link(None, false)
-                .judge(&peer("db.example", user, password, Wish::Tls))
+                .judge(&peer("db.example", user, password, Tls))
                 .is_ok(),
             "{user}"
         );

@@ -93,7 +93,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     ) -> Result<(), Trouble> {
         let store = self.context.store();
         for since in [cached_since(), received] {
-            let read = || self.context.patiently(|| store.has_organization(slug));
+            let read = || {
+                self.context
+                    .until_available(|| store.has_organization(slug))
+            };
             if self
                 .context
                 .admission
@@ -117,7 +120,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let read = async || {
             Ok(self
                 .context
-                .patiently(|| store.producer(name))
+                .until_available(|| store.producer(name))
                 .await?
                 .map(Arc::new))
         };

@@ -128,7 +128,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             .expect("a fresh id is not in hand");
         let intaken = self
             .context
-            .patiently(|| self.context.writer.intake(&new))
+            .until_available(|| self.context.writer.intake(&new))
             .await?;
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
             room.stored();
@@ -159,7 +159,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }),
             Intaken::Accepted(announcements) => {
                 self.throttle.one_more(ONE_JOB);
-                self.context.announcer.tell(announcements);
+                self.context.announcer.announce(announcements);
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
@@ -242,9 +242,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let store = self.context.store();
             let answer = self
                 .context
-                .patiently(|| store.answer_again(known, reply_to, correlation_id))
+                .until_available(|| store.answer_again(known, reply_to, correlation_id))
                 .await?;
-            self.context.announcer.tell(answer.into_iter().collect());
+            self.context
+                .announcer
+                .announce(answer.into_iter().collect());
         }
         Ok(())
     }
@@ -290,7 +292,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if !limiter.runs {
             let jobs = [wake_up.job_id];
             self.context
-                .patiently(|| self.context.store().unwake(&jobs))
+                .until_available(|| self.context.store().unwake(&jobs))
                 .await?;
             return Ok(Taken::Nothing);
         }
@@ -326,14 +328,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             // only one; without the stamp, the waker publishes another.
             let jobs = [id];
             self.context
-                .patiently(|| self.context.store().unwake(&jobs))
+                .until_available(|| self.context.store().unwake(&jobs))
                 .await?;
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
         let claimed = self
             .context
-            .patiently(|| self.context.writer.claim(replica, id))
+            .until_available(|| self.context.writer.claim(replica, id))
             .await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
@@ -347,7 +349,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Claimed::Not(NotClaimed::NotDue) => {
                 let adopted = self
                     .context
-                    .patiently(|| self.context.store().adopt(replica, id))
+                    .until_available(|| self.context.store().adopt(replica, id))
                     .await?;
                 let Some(claim) = adopted else {
                     return Ok(Taken::Nothing);
@@ -417,7 +419,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.permit_job(&sender, &target, delivery.received_at)
                 .await?;
             self.context
-                .patiently(|| store.configure(&target, &configure.account, first, &actor))
+                .until_available(|| store.configure(&target, &configure.account, first, &actor))
                 .await?
         };
         match answer {
@@ -442,7 +444,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Ok(());
         }
         let store = self.context.store();
-        let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else {
+        let Some(tenant) = self
+            .context
+            .until_available(|| store.tenant(target))
+            .await?
+        else {
             return Ok(());
         };
         let names = [

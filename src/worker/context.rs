@@ -135,7 +135,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     }
 
     /// Repeats a call while Postgres is unavailable, which is not a failure of the job.
-    pub(super) async fn patiently<V, F>(&self, mut call: impl FnMut() -> F) -> Result<V, StoreError>
+    pub(super) async fn until_available<V, F>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<V, StoreError>
     where
         F: Future<Output = Result<V, StoreError>>,
     {
@@ -143,7 +146,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         loop {
             match call().await {
                 Err(error) if error.is_infrastructure() => {
-                    report::ill(&error.into());
+                    report::unavailable(&error.into());
                     tokio::time::sleep(reconnect.next_delay()).await;
                 }
                 answer => return answer,
@@ -160,7 +163,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// Gives a claimed job up, due again after `delay`.
     pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) {
         match self
-            .patiently(|| self.store().postpone(fence, delay, so_far))
+            .until_available(|| self.store().postpone(fence, delay, so_far))
             .await
         {
             Ok(true) => {}
@@ -178,7 +181,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// `events` repeat what fails.
     pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
-        self.announcer.tell(announcements);
+        self.announcer.announce(announcements);
     }
 
     /// Publishes wake-ups for rows that this replica has stamped. The duty `stamps` takes back the

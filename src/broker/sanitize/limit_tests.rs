@@ -282,7 +282,7 @@ fn what_comes_back_to_a_publisher_is_passed_on_whatever_its_size() {
 }
 
 /// Reads as much as is available now.
-fn now<S: AsyncRead + Unpin>(stream: &mut Legible<S>) -> Vec<u8> {
+fn now<S: AsyncRead + Unpin>(stream: &mut Sanitized<S>) -> Vec<u8> {
     let (mut out, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
     while let Some(read) = stream.read(&mut buffer).now_or_never() {
         match read.unwrap() {
@@ -305,7 +305,7 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     ]
     .concat()
     .concat();
-    let mut stream = Legible::new(&input[..], Some(inbound));
+    let mut stream = Sanitized::new(&input[..], Some(inbound));
     let first = gathered(&now(&mut stream));
     // The method frame of the second one has arrived.
     assert!(first[&1].len() == 1 && first[&1][0] == body);
@@ -340,7 +340,7 @@ async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are
         close_ok.clone(),
     ]
     .concat();
-    let mut stream = Legible::new(&input[..], Some(inbound));
+    let mut stream = Sanitized::new(&input[..], Some(inbound));
     assert_eq!(gathered(&now(&mut stream))[&1].len(), 1);
     drop(taker);
     let rest = now(&mut stream);
@@ -397,7 +397,7 @@ proptest! {
         let budget = ByteBudget::new(1 << 20);
         let (inbound, taker) = Inbound::new(&budget);
         let input: Vec<u8> = sizes.iter().zip(1..).flat_map(|(bytes, tag)| delivery(1, tag, &numbered(tag, *bytes), 128 << 10).concat()).collect();
-        let mut stream = Legible::new(&input[..], Some(inbound));
+        let mut stream = Sanitized::new(&input[..], Some(inbound));
         let (mut out, mut in_hand, mut next, mut turns) = (Vec::new(), Vec::new(), 1, given_back.iter().cycle());
         loop {
             out.extend(now(&mut stream));

@@ -402,10 +402,10 @@ mod tests {
             ..Applied::default()
         });
         let destinations = Destinations::from([(101, vec![9])]);
-        let told = notices(&changed, &Plan::default(), &destinations);
-        assert_eq!(told.len(), 1);
+        let sent = notices(&changed, &Plan::default(), &destinations);
+        assert_eq!(sent.len(), 1);
         assert_eq!(
-            told[0].event,
+            sent[0].event,
             Event::Assignee(change(1, 18, None, Some(43)))
         );
         let back = vec![
@@ -430,9 +430,9 @@ mod tests {
             statuses: vec![status(2)],
             ..Applied::default()
         };
-        let told = NetChanges::of(&applied).of_organization(101);
+        let changes = NetChanges::of(&applied).of_organization(101);
         assert_eq!(
-            told,
+            changes,
             Event::Outcome {
                 assignees: vec![change(1, 18, None, Some(43))],
                 statuses: Vec::new()
@@ -448,8 +448,8 @@ mod tests {
             ..Applied::default()
         };
         let destinations = Destinations::from([(101, vec![9, 8]), (102, vec![7])]);
-        let told = notices(&NetChanges::of(&applied), &Plan::default(), &destinations);
-        let targets: BTreeSet<String> = told.iter().map(|notice| notice.child().target).collect();
+        let sent = notices(&NetChanges::of(&applied), &Plan::default(), &destinations);
+        let targets: BTreeSet<String> = sent.iter().map(|notice| notice.child().target).collect();
         let right = [
             "messaging:7:2:assignee",
             "messaging:8:1:assignee",
@@ -464,7 +464,7 @@ mod tests {
                     .map(String::as_str)
                     .collect::<Vec<_>>()
                     .as_slice(),
-                told.len()
+                sent.len()
             ),
             (&right[..], 5)
         );

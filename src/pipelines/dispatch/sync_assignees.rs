@@ -72,7 +72,7 @@ impl Stage for SyncAssignees {
 
 /// Returns each (project, e-mail) to look up, without duplicates.
 fn wanted(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>) -> Vec<(i64, String)> {
-    let wish = |group: &LinkedGroup| {
+    let follow_up = |group: &LinkedGroup| {
         let email = items.get(&group.work_item_id)?.item.assigned_to.email()?;
         group
             .settings
@@ -81,7 +81,7 @@ fn wanted(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>) -> Ve
     };
     groups
         .iter()
-        .filter_map(wish)
+        .filter_map(follow_up)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()

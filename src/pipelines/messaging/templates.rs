@@ -76,12 +76,12 @@ fn status(change: &StatusChange) -> Message {
 }
 
 fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
-    let told: Vec<Message> = assignees
+    let changes: Vec<Message> = assignees
         .iter()
         .map(assignee)
         .chain(statuses.iter().map(status))
         .collect();
-    let title = match told.len() {
+    let title = match changes.len() {
         0 => "Nothing changed".to_owned(),
         1 => "1 change".to_owned(),
         many => format!("{many} changes"),
@@ -90,8 +90,11 @@ fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
         event: "job.outcome".to_owned(),
         happened_at: None,
         title,
-        lines: told.iter().map(|message| message.title.clone()).collect(),
-        details: told.into_iter().map(|message| message.details).collect(),
+        lines: changes
+            .iter()
+            .map(|message| message.title.clone())
+            .collect(),
+        details: changes.into_iter().map(|message| message.details).collect(),
     }
 }
 
@@ -163,12 +166,12 @@ mod tests {
 
     #[test]
     fn who_clicked_is_told_all_that_changed_or_that_nothing_did() {
-        let told = outcome(&[change(None, Some("Ann"))], &[]);
+        let message = outcome(&[change(None, Some("Ann"))], &[]);
         assert_eq!(
-            (told.title.as_str(), told.lines),
+            (message.title.as_str(), message.lines),
             ("1 change", vec!["WEB-17 is now assigned to Ann".to_owned()])
         );
-        assert_eq!(told.details[0]["to"]["name"], "Ann");
+        assert_eq!(message.details[0]["to"]["name"], "Ann");
         let nothing = outcome(&[], &[]);
         assert_eq!(
             (nothing.title.as_str(), nothing.lines.len()),
