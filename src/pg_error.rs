@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_ours() {
+    fn a_wrong_setting_is_a_mistake_of_this_program() {
         assert!(!is_infrastructure(
             &"port=none".parse::<Config>().unwrap_err()
         ));
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_ill() {
+    async fn a_server_that_cannot_be_reached_is_unavailable() {
         let nobody = tokio_postgres::connect("host=127.0.0.1 port=1 user=nobody", NoTls).await;
         assert!(is_infrastructure(&nobody.err().unwrap()));
     }

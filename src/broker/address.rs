@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_told_with_what_to_use() {
+    fn a_wrong_url_is_reported_with_what_to_use() {
         for url in [
             "http://u:canary@127.0.0.1/",
             "amqp:canary",

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_wrote_and_other_queues_are_left_out() {
+    fn headers_of_the_broker_and_of_other_queues_are_left_out() {
         let came = json!({"x-death": [{"count": 1}], "x-first-death-queue": "dispatch.jobs", "x-delivery-count": 9, "CC": ["q"],
             "x-deadline": "mine", "traceparent": "00-a"});
         assert_eq!(

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_there_is_not_is_told_with_the_one_that_it_is_like() {
+    fn an_unknown_setting_is_reported_with_the_most_similar_one() {
         for (name, near) in [
             ("DISPATCH_CONCURENCY", "did you mean DISPATCH_CONCURRENCY?"),
             (
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_setting_or_none_of_ours_is_let_be() {
+    fn settings_and_variables_of_other_programs_are_accepted() {
         let service =
             ["HOST", "PORT", "PORT_AMQP"].map(|what| format!("DISPATCH_RABBITMQ_SERVICE_{what}"));
         let port = ["", "_5672_TCP", "_5672_TCP_ADDR", "_5672_TCP_PROTO"]

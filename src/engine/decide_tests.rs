@@ -139,7 +139,7 @@ fn a_call_under_way_in_a_stage_that_panics_or_takes_too_long_may_have_gone_throu
 }
 
 #[test]
-fn what_a_finished_stage_left_aside_is_committed_with_it() {
+fn what_a_finished_stage_skipped_is_committed_with_it() {
     let skipped = Skipped::from([("events", [("duplicate".to_owned(), 2)].into())]);
     assert_eq!(committed(2, done(None, skipped.clone())).skipped, skipped);
     assert_eq!(
@@ -149,7 +149,7 @@ fn what_a_finished_stage_left_aside_is_committed_with_it() {
 }
 
 #[test]
-fn a_word_that_is_not_known_is_tried_four_times_and_then_parked_with_the_word() {
+fn an_unknown_answer_is_tried_four_times_and_then_parked_with_its_words() {
     for attempt in 1..=5 {
         let Commit { record, next, .. } =
             committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_run_comes_again_soon_and_says_what_it_met() {
+    async fn a_failed_run_is_repeated_soon_and_reports_its_error() {
         let duties = expected();
         let mut duty = Scripted(vec![Err("no answer"), Ok(false)]);
         assert_eq!(run(&mut duty, &duties).await, AGAIN_AFTER);

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_hangs_is_not_ready() {
+    async fn checks_that_hang_are_not_ready() {
         let checks = run_checks(&Hangs, &Mutex::default(), Duration::ZERO).await;
         assert!(
             !checks[0].ok && checks[0].detail.contains("no answer"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_who_ask_at_once_look_one_after_the_other() {
+    async fn concurrent_requests_run_the_checks_one_after_the_other() {
         let (crowded, checking) = (Crowded::default(), Mutex::default());
         let all = futures_util::future::join_all(
             (0..50).map(|_| run_checks(&crowded, &checking, CHECKS_LIMIT)),

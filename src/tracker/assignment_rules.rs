@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_changes_at_one_moment_the_same_one_decides_in_either_order() {
+    fn two_changes_at_one_moment_are_decided_the_same_in_either_order() {
         let at = datetime!(2026-01-01 10:00 UTC);
         let (one, two) = (
             planned(1, at, AssigneePlan::Assign(1)),

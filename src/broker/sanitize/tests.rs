@@ -138,7 +138,7 @@ fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
 }
 
 #[test]
-fn what_is_not_a_frame_is_passed_on_as_it_is() {
+fn bytes_that_are_not_frames_are_passed_on_unchanged() {
     for input in [
         &b"AMQP\x00\x00\x09\x01\xff\xff"[..],
         b"HTTP/1.1 400 Bad Request\r\n\r\n\xff",
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_driver_writes_is_not_touched(names in prop::collection::vec("[a-zé]{1,9}", 0..6), number: i64) {
+    fn a_header_that_the_driver_writes_is_unchanged(names in prop::collection::vec("[a-zé]{1,9}", 0..6), number: i64) {
         let mut table = FieldTable::default();
         for name in names {
             let inner = AMQPValue::FieldArray(vec![AMQPValue::LongLongInt(number), AMQPValue::Void].into());

@@ -78,7 +78,7 @@ fn the_smallest_message_is_a_request() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_as_such() {
+fn a_body_that_is_not_json_is_refused_as_not_json() {
     let cut = message().to_string();
     for body in [
         "",
@@ -100,7 +100,7 @@ fn what_is_not_json_is_refused_as_such() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_refused_as_such() {
+fn bytes_that_are_not_utf_8_are_refused_with_their_position() {
     let whole = message().to_string().into_bytes();
     for bad in [
         &b"\xff"[..],
@@ -121,7 +121,7 @@ fn a_surrogate_pair_is_one_character() {
 }
 
 #[test]
-fn a_newer_schema_is_left_alone_whatever_its_shape() {
+fn a_newer_schema_is_kept_for_a_newer_worker_whatever_its_shape() {
     let body = json!({ "schema": 2, "source": "hooks", "dedupe_key": "k-1", "tenant": { "new": true }, "events": "many" });
     let Ok(Intake::Newer(newer)) = decode(body.to_string()) else {
         panic!()

@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn the_digest_knows_a_payload_again_and_tells_it_from_another(payload in any_json(), other in any_json()) {
+    fn the_digest_is_the_same_for_equal_payloads_and_differs_for_others(payload in any_json(), other in any_json()) {
         let body = |payload: &Value| json!({ "schema": 1, "source": "s", "dedupe_key": "k", "organization": "o",
             "events": [{ "payload": payload }] });
         let plain = digest(&body(&payload).to_string());

@@ -284,7 +284,7 @@ fn every_schema_is_one() {
 
 proptest! {
     #[test]
-    fn what_is_valid_decodes_and_what_decodes_is_valid(
+    fn a_message_is_valid_exactly_if_it_decodes(
         picks in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..5),
     ) {
         let table = interesting();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_without_a_name_in_the_account_is_not_written_as_nobody() {
+    fn a_user_without_a_name_in_the_account_is_not_written_as_unassigned() {
         let ann = User {
             id: 42,
             name: "Ann".to_owned(),

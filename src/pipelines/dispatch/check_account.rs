@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_not_named_and_one_not_installed_are_told_apart() {
+    fn an_account_not_named_and_one_not_installed_are_distinguished() {
         assert_eq!(
             judge(None, None, 1).unwrap(),
             Account::Missing(Reason::NoAccount)

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_twice_is_handled_once_and_in_order() {
+    fn a_work_item_found_twice_is_handled_once_and_in_order() {
         assert_eq!(ascending(vec![5, 3, 5, 1]).work_item_ids, [1, 3, 5]);
     }
 }

@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn two_decisions_in_one_job_are_told_as_one_and_none_if_nothing_is_left_of_them() {
+    fn two_decisions_in_one_job_are_reported_as_one_or_as_none_if_they_cancel_out() {
         let assignees = vec![
             change(1, 17, None, Some(42)),
             change(1, 18, Some(42), Some(43)),
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_hears_of_the_own_organization_alone() {
+    fn a_click_is_answered_with_changes_of_its_own_organization_only() {
         let applied = Applied {
             assignees: vec![
                 change(1, 17, None, Some(42)),
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn each_destination_hears_of_each_kind_of_change_of_its_own_organization_s_groups() {
+    fn each_destination_gets_each_kind_of_change_of_its_own_organization_s_groups() {
         let applied = Applied {
             assignees: vec![change(1, 17, None, Some(42)), change(2, 17, None, Some(42))],
             statuses: vec![status(1)],

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_unassigns_and_somebody_unknown_does_not() {
+    fn an_empty_assignee_unassigns_and_an_unknown_one_does_not() {
         let group = linked_group(1, 17);
         let nobody = assignee_plan(&group, &Assignee::Unassigned, &Members::new());
         assert_eq!(nobody, AssigneePlan::Unassign);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switched_off_sync_keeps_everything_and_looks_nobody_up() {
+    fn a_switched_off_sync_keeps_everything_and_looks_up_no_user() {
         let group = LinkedGroup {
             settings: OFF,
             ..linked_group(1, 17)
@@ -363,7 +363,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_name_holds_it_can_be_stored_and_is_not_nobody(name in "\\PC{1,400}|[\u{0}a]{1,9}") {
+        fn every_name_can_be_stored_and_differs_from_unassigned(name in "\\PC{1,400}|[\u{0}a]{1,9}") {
             let written = as_written(&Assignee::Person { display_name: Some(name), email: None, unique_name: None });
             let written = written.expect("somebody is not nobody");
             prop_assert!(!written.contains('\0'));

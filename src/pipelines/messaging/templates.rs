@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_assignee_is_told_in_one_line() {
+    fn each_change_of_assignee_is_reported_on_one_line() {
         for (from, to, title) in [
             (None, Some("Ann"), "WEB-17 is now assigned to Ann"),
             (
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_is_told_all_that_changed_or_that_nothing_did() {
+    fn a_click_is_answered_with_all_changes_or_with_none() {
         let message = outcome(&[change(None, Some("Ann"))], &[]);
         assert_eq!(
             (message.title.as_str(), message.lines),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_is_asked_with_what_there_is_to_choose_from() {
+    fn a_click_is_answered_with_the_choices_that_exist() {
         let choices = vec![Choice {
             account_id: "a-1".to_owned(),
             name: "contoso".to_owned(),
