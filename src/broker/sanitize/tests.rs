@@ -2,10 +2,12 @@
 
 use lapin::types::{AMQPValue, FieldTable};
 use proptest::prelude::*;
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
-use super::fields::DELIVER;
+use super::fields::{DELIVER, Fields};
 use super::*;
+use crate::broker::headers::from_json;
 use crate::message::DEPTH_LIMIT;
 
 const METHOD: u8 = 1;
@@ -187,4 +189,34 @@ proptest! {
         let input = frame(CONTENT_HEADER, &[&[0; 12][..], &bytes].concat());
         prop_assert_eq!(repaired(&input), input);
     }
+}
+
+/// Returns the size of a header table as read from a content header that the driver writes.
+fn measured(table: &FieldTable) -> usize {
+    let properties = lapin::BasicProperties::default().with_headers(table.clone());
+    let header = lapin::protocol::basic::gen_properties(&properties);
+    let bytes = header(Vec::new().into()).unwrap().into_inner().0;
+    let mut payload = [&[0; 12][..], &bytes].concat();
+    Fields::of(&mut payload).properties().unwrap().bytes
+}
+
+#[test]
+fn a_table_is_as_large_as_on_the_wire() {
+    let headers = json!({"n": -7, "x": 0.5, "t": "é", "no": null, "yes": true, "l": [1, [], {}], "d": {"a": {"b": "c"}}});
+    let mut table = from_json(headers.as_object().unwrap()).unwrap();
+    let (names, types) = ("nxtnoyesldab".len() + 9, 9 + 3);
+    let values = 8 + 8 + (4 + 2) + 1 + (4 + 8 + 4 + 4) + 4 + 4 + (4 + 1);
+    let written = 4 + names + types + values;
+    assert_eq!(measured(&table), written);
+    table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
+    assert_eq!(
+        measured(&table),
+        written,
+        "the broker's count does not count"
+    );
+    table.insert(
+        "x-delivery-count".into(),
+        AMQPValue::LongString("x".repeat(9000).as_str().into()),
+    );
+    assert!(measured(&table) > 9000, "a text is not the broker's");
 }
