@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_is_shown_and_all_else_stays() {
+    fn control_characters_are_escaped_and_all_others_stay() {
         let shown =
             Escaped("a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \\n").to_string();
         assert_eq!(

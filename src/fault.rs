@@ -70,7 +70,6 @@ pub trait Fault: Error + Send + Sync + 'static {
     /// Returns the stable code, lowercase and dotted: `azure_devops.rate_limited`. It is stored,
     /// counted, and never renamed.
     fn code(&self) -> &'static str;
-    /// Returns the class of the failure.
     fn class(&self) -> Class;
     /// Returns what a person can do about it.
     fn hint(&self) -> String;
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_was_quoted_already_is_not_said_again() {
+    fn a_cause_that_the_message_quotes_is_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("no connection: {0}")]
         struct Quoting(#[source] std::io::Error);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_cut_at_a_character_and_holds_no_nul() {
+    fn a_message_is_truncated_at_a_character_boundary_and_has_no_nul() {
         assert_eq!(storable("aé", 2), "a");
         assert_eq!(storable("a\0b", 10), "a\u{fffd}b");
     }

@@ -23,7 +23,6 @@ pub(crate) struct StoredHolds {
 }
 
 impl StoredHolds {
-    /// Creates an adapter for this store.
     #[must_use]
     pub(crate) const fn new(store: Store) -> Self {
         Self {
@@ -102,7 +101,7 @@ impl Holds for StoredHolds {
 /// Refreshes the governor's copy of the holds until `end`.
 pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
     loop {
-        look(&governor).await;
+        refresh(&governor).await;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = end.cancelled() => return,
@@ -111,7 +110,7 @@ pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
 }
 
 /// Refreshes the copy once. If the holds cannot be read, the next refresh reads them.
-pub(crate) async fn look(governor: &Governor) {
+pub(crate) async fn refresh(governor: &Governor) {
     if let Err(fault) = governor.refresh().await {
         tracing::warn!(
             error = fault.message(),

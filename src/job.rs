@@ -133,7 +133,6 @@ pub(crate) use words;
 pub struct UnknownWord {
     /// The name of the enum.
     pub kind: &'static str,
-    /// The word that was parsed.
     pub word: String,
     /// The words of the enum.
     pub right: String,
@@ -212,7 +211,6 @@ words! {
 /// A claimed job, as the engine uses it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The id.
     pub id: JobId,
     /// The pipeline that the job passes through.
     pub pipeline: String,
@@ -227,9 +225,7 @@ pub struct Job {
     pub payload: Box<serde_json::value::RawValue>,
     /// The job that made this follow-up.
     pub parent: Option<JobId>,
-    /// The generation of this run.
     pub generation: Generation,
-    /// The epoch of this claim.
     pub epoch: Epoch,
     /// The stage due.
     pub stage: String,

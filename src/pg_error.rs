@@ -24,7 +24,7 @@ const OURS: [&str; 7] = [
 pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(
         || !is_ours(&error.to_string()),
-        |state| is_ill(state.code()),
+        |state| is_unavailable(state.code()),
     )
 }
 
@@ -34,13 +34,13 @@ pub fn is_infrastructure(error: &Error) -> bool {
 pub fn is_rolled_back(error: &Error) -> bool {
     error
         .code()
-        .is_some_and(|state| !is_ill(state.code()) || CONTENTION.contains(&state.code()))
+        .is_some_and(|state| !is_unavailable(state.code()) || CONTENTION.contains(&state.code()))
 }
 
 /// Serialization, deadlock, lock not available.
 const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
 
-fn is_ill(state: &str) -> bool {
+fn is_unavailable(state: &str) -> bool {
     ["08", "53", "57P", "58"]
         .iter()
         .any(|class| state.starts_with(class))
@@ -58,27 +58,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ill_server_is_told_from_a_wrong_statement() {
-        for ill in [
+    fn an_unavailable_server_is_distinguished_from_a_wrong_statement() {
+        for unavailable in [
             "08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01", "55P03",
             "57014",
         ] {
-            assert!(is_ill(ill), "{ill}");
+            assert!(is_unavailable(unavailable), "{unavailable}");
         }
         for wrong in ["23505", "22021", "42703", "42P01", "40002", "25001"] {
-            assert!(!is_ill(wrong), "{wrong}");
+            assert!(!is_unavailable(wrong), "{wrong}");
         }
     }
 
     #[test]
-    fn a_wrong_setting_is_ours() {
+    fn a_wrong_setting_is_a_mistake_of_this_program() {
         assert!(!is_infrastructure(
             &"port=none".parse::<Config>().unwrap_err()
         ));
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_ill() {
+    async fn a_server_that_cannot_be_reached_is_unavailable() {
         let nobody = tokio_postgres::connect("host=127.0.0.1 port=1 user=nobody", NoTls).await;
         assert!(is_infrastructure(&nobody.err().unwrap()));
     }

@@ -17,7 +17,7 @@ use crate::worker::{IntakeThrottle, Lease};
 /// Whether a queue's consumer is connected and receives.
 pub(crate) struct LaneHealth {
     pub(crate) name: &'static str,
-    pub(crate) deaf: watch::Receiver<bool>,
+    pub(crate) stalled: watch::Receiver<bool>,
     pub(crate) link: watch::Receiver<Link>,
 }
 
@@ -86,14 +86,14 @@ impl WorkerReadiness {
         };
         let mut checks = vec![check("lease", lease)];
         for lane in &incarnation.lanes {
-            let hears = match &*lane.link.borrow() {
+            let state = match &*lane.link.borrow() {
                 Link::Down(why) => Err(why.clone()),
-                Link::Up(_) if *lane.deaf.borrow() => {
+                Link::Up(_) if *lane.stalled.borrow() => {
                     Err("its queue has messages and the consumer receives none".to_owned())
                 }
                 Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
             };
-            checks.push(check(&format!("lane_{}", lane.name), hears));
+            checks.push(check(&format!("lane_{}", lane.name), state));
         }
         // A full backlog is shown, but the worker is ready: it is not a fault of this worker.
         checks.push(check(

@@ -16,9 +16,7 @@ use sha2::{Digest, Sha256};
 /// The place of a sealed value, part of its additional data.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The table.
     pub table: &'a str,
-    /// The column.
     pub column: &'a str,
     /// The row's id, as text.
     pub row: &'a str,
@@ -32,7 +30,6 @@ pub struct SealedColumn {
     pub table: &'static str,
     /// The column, as in [`Place::column`].
     pub column: &'static str,
-    /// The type of `id`.
     pub id: RowId,
     /// The position of the value if it is part of a JSON column; otherwise the column is the
     /// value.
@@ -44,7 +41,6 @@ pub struct SealedColumn {
 pub enum RowId {
     /// A `bigint` above 0.
     Number,
-    /// A `uuid`.
     Uuid,
 }
 
@@ -115,7 +111,6 @@ pub fn seals_with_published_key(setting: &SecretString) -> bool {
 /// A keyring or a sealed value that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The setting is not a keyring.
     #[error(
         "the keyring must be `id:key[,id:key…]`, each id of 1 to 16 letters, digits, `-` or `_`, each key 32 bytes in base64: {0}"
     )]
@@ -125,7 +120,6 @@ pub enum SecretError {
         "sealed with key `{0}`, which is not in the keyring; add it (DISPATCH_KEYRING) after the present ones"
     )]
     UnknownKey(String),
-    /// The value does not open: it is damaged, or was moved from another row.
     #[error("a sealed value does not open: it is damaged or belongs to another row")]
     DoesNotOpen,
 }

@@ -102,7 +102,6 @@ const DRIVERS: &str =
 /// A failure to set up logs or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be parsed.
     #[error(
         "DISPATCH_LOG is not a valid filter; use for example `info` or `info,dispatch_worker=debug`"
     )]
@@ -217,6 +216,12 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
 
 /// Registers the description of every metric with the present recorder.
 pub fn describe() {
+    describe_jobs();
+    describe_messages();
+    describe_process();
+}
+
+fn describe_jobs() {
     describe_histogram!(
         names::STAGE_SECONDS,
         Unit::Seconds,
@@ -235,20 +240,21 @@ pub fn describe() {
         names::FENCED,
         "Runs that ended because the replica no longer owned the job"
     );
+    describe_counter!(names::UNKNOWN_EFFECTS, "Effects with an unknown outcome");
     describe_counter!(names::WAKEUPS, "Wake-ups published");
     describe_counter!(
         names::WAKEUPS_WITHOUT_ROW,
         "Wake-ups for jobs without a row, for example after a database restore"
     );
-    describe_counter!(
-        names::RETURNED_PUBLISHES,
-        "Published messages that RabbitMQ returned as unroutable"
+    describe_histogram!(
+        names::GROUP_ROWS,
+        Unit::Count,
+        "Rows of claims and plain commits in one group commit"
     );
-    describe_counter!(
-        names::RECONNECTS,
-        "Connections made again after they were lost, by link"
-    );
-    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by RabbitMQ");
+}
+
+fn describe_messages() {
+    describe_counter!(names::DELIVERIES, "Messages received, by lane");
     describe_counter!(
         names::DEAD_LETTERS,
         "Messages that became dead letters, by reason code"
@@ -257,16 +263,9 @@ pub fn describe() {
         names::DROPPED,
         "Outcome events and replies that were dropped, by what and why"
     );
-    describe_counter!(names::UNKNOWN_EFFECTS, "Effects with an unknown outcome");
-    describe_counter!(names::DELIVERIES, "Messages received, by lane");
-    describe_histogram!(
-        names::GROUP_ROWS,
-        Unit::Count,
-        "Rows of claims and plain commits in one group commit"
-    );
     describe_counter!(
-        names::INFRASTRUCTURE_ERRORS,
-        "Calls that failed because Postgres or RabbitMQ was unavailable, by code"
+        names::RETURNED_PUBLISHES,
+        "Published messages that RabbitMQ returned as unroutable"
     );
     describe_gauge!(
         names::INTAKE_PAUSED,
@@ -284,6 +283,18 @@ pub fn describe() {
     describe_gauge!(
         names::QUOTA_FULLEST,
         "Usage of the fullest quota that this process has used lately, by kind and holder; 1 is full"
+    );
+}
+
+fn describe_process() {
+    describe_counter!(
+        names::RECONNECTS,
+        "Connections made again after they were lost, by link"
+    );
+    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by RabbitMQ");
+    describe_counter!(
+        names::INFRASTRUCTURE_ERRORS,
+        "Calls that failed because Postgres or RabbitMQ was unavailable, by code"
     );
     describe_histogram!(
         names::DUTY_SECONDS,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_begins_a_new_trace() {
+    fn a_malformed_header_begins_a_new_trace() {
         let long = format!("{PARENT}-more");
         let upper = PARENT.to_uppercase();
         for wrong in [
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_called_inside_a_trace_finds_it() {
+    async fn a_call_inside_a_trace_finds_it() {
         assert_eq!(Trace::child_of_current(), None);
         let trace = Trace::received(None, None);
         let inside = trace

@@ -197,11 +197,11 @@ async fn work(setting: &Setting<'_>, channel: &Channel, rows: &Arc<Rows>) -> Vec
         )
         .await
         .unwrap();
-    let seats = Arc::new(Semaphore::new(setting.in_flight));
+    let permits = Arc::new(Semaphore::new(setting.in_flight));
     let mut running = JoinSet::new();
     for _ in 0..setting.jobs {
         let delivery = deliveries.next().await.unwrap().unwrap();
-        let seat = Arc::clone(&seats).acquire_owned().await.unwrap();
+        let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
         let (rows, channel) = (Arc::clone(rows), channel.clone());
         running.spawn(async move {
             let began = Instant::now();
@@ -215,7 +215,7 @@ async fn work(setting: &Setting<'_>, channel: &Channel, rows: &Arc<Rows>) -> Vec
                 .ack(BasicAckOptions::default())
                 .await
                 .unwrap();
-            drop(seat);
+            drop(permit);
             began.elapsed()
         });
     }

@@ -109,6 +109,21 @@ impl Tables for NoTables {
     }
 }
 
+/// A pipeline of the stages that do nothing.
+fn idle() -> Pipeline<Nothing> {
+    Pipeline::new("dispatch", LANE)
+        .then(Idle::<0>)
+        .then(Idle::<1>)
+        .then(Idle::<2>)
+        .then(Idle::<3>)
+        .then(Idle::<4>)
+        .then(Idle::<5>)
+        .then(Idle::<6>)
+        .then(Idle::<7>)
+        .then(Idle::<8>)
+        .then(Idle::<9>)
+}
+
 /// A running worker and its [`Place`].
 struct Bench {
     place: Place,
@@ -196,114 +211,29 @@ impl Bench {
     }
 
     async fn start(&self, in_flight: usize) {
-        let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
-        let spawn = self.spawner();
-        let idle = Pipeline::new("dispatch", LANE)
-            .then(Idle::<0>)
-            .then(Idle::<1>)
-            .then(Idle::<2>)
-            .then(Idle::<3>)
-            .then(Idle::<4>)
-            .then(Idle::<5>)
-            .then(Idle::<6>)
-            .then(Idle::<7>)
-            .then(Idle::<8>)
-            .then(Idle::<9>);
-        let registry = Arc::new(Registry::new(idle, Vec::new()));
-        let store = Store::new(self.pool.clone());
-        let writers = store::writers_pool(&self.place.database_url).unwrap();
-        let writer = Arc::new(Writer::new(
-            store,
-            writers,
-            NoTables,
-            [("dispatch", NAMES[0])].into(),
-        ));
-        for _ in 0..WRITERS {
-            let (writer, end) = (Arc::clone(&writer), self.end.clone());
-            spawn(
-                "writer",
-                Box::pin(async move { writer.write_groups(end).await }),
-            );
-        }
-        let [publisher, events, replies] = ["publisher", "events", "replies"].map(|link| {
-            let (publisher, supervisor) = publisher(&self.place.amqp_url, link);
-            spawn(link, Box::pin(supervisor.run(self.end.clone())));
-            publisher
-        });
-        let links = EventLinks { events, replies };
-        let (announcer, announcing, due) =
-            announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
-        // Events that the writers do not publish stay unpublished: the benchmark ends before they
-        // are due.
-        drop(due);
-        spawn("announcer", Box::pin(announcing.run(self.end.clone())));
-        let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
-        let context = WorkerContext {
-            writer,
-            registry,
-            services,
-            keyring,
-            publisher,
-            announcer,
-            known_schema: 1,
-            admission: Arc::new(Admission::new(true)),
-            running,
-            stamps,
-        };
-        let new = replica();
-        let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn)
-            .await
-            .unwrap();
-        spawn(
-            "heartbeat",
-            Box::pin(beat(
-                heartbeat,
-                Arc::clone(&lease),
-                self.end.clone(),
-                self.end.clone(),
-            )),
-        );
+        let context = self.context();
+        let endpoint = Endpoint::from(&self.place.database_url);
+        let (heartbeat, lease) = begin(&endpoint, &replica(), &self.spawner()).await.unwrap();
+        let end = || self.end.clone();
+        let heartbeat = beat(heartbeat, Arc::clone(&lease), end(), end());
+        self.spawn("heartbeat", heartbeat);
         let throttle = Arc::new(IntakeThrottle::new(in_flight, MANY, Backlog::default()));
         let quotas = Arc::new(Quotas::new(
             context.store().clone(),
             lease.replica(),
             without_limits(),
         ));
-        let (end, too) = (self.end.clone(), Arc::clone(&quotas));
         let worker = Arc::new(Worker::new(
             context.clone(),
             Arc::clone(&lease),
-            end,
+            end(),
             Arc::clone(&throttle),
-            too,
+            Arc::clone(&quotas),
         ));
         let limiter = Arc::new(LaneLimiter::with_intake(LANE, in_flight));
-        let (_, steady) = watch::channel(prefetch(in_flight));
-        for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, throttle.prefetch())] {
-            let (deliveries, received) = mpsc::channel(64);
-            let (last_received, _) = watch::channel(Instant::now());
-            let input = LaneInput {
-                queue,
-                prefetch,
-                deliveries,
-                last_received,
-            };
-            let consumer =
-                QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
-            spawn(
-                "consumer",
-                Box::pin(consumer.run(self.end.clone(), self.end.clone())),
-            );
-            let (worker, limiter) = (Arc::clone(&worker), Arc::clone(&limiter));
-            let run = LaneRun {
-                worker,
-                limiter,
-                deliveries: received,
-                in_hand: TaskTracker::new(),
-                spawn: Arc::clone(&spawn),
-            };
-            spawn("lane", Box::pin(run.serve()));
-        }
+        let (_, fixed) = watch::channel(prefetch(in_flight));
+        self.serve(LANE.queue, fixed, &worker, &limiter);
+        self.serve(INTAKE_QUEUE, throttle.prefetch(), &worker, &limiter);
         let incarnation = Incarnation {
             context,
             lease,
@@ -312,8 +242,78 @@ impl Bench {
             quotas,
         };
         for (duty, task) in incarnation.duties(&Arc::default(), &self.end) {
-            spawn(duty, task);
+            self.spawn(duty, task);
         }
+    }
+
+    /// Builds the context of the worker, and starts its writers, publishers and announcer.
+    fn context(&self) -> WorkerContext<Nothing, NoTables> {
+        let writer = Arc::new(Writer::new(
+            Store::new(self.pool.clone()),
+            store::writers_pool(&self.place.database_url).unwrap(),
+            NoTables,
+            [("dispatch", NAMES[0])].into(),
+        ));
+        for _ in 0..WRITERS {
+            let (writer, end) = (Arc::clone(&writer), self.end.clone());
+            self.spawn("writer", async move { writer.write_groups(end).await });
+        }
+        let [publisher, events, replies] = ["publisher", "events", "replies"].map(|link| {
+            let (publisher, supervisor) = publisher(&self.place.amqp_url, link);
+            self.spawn(link, supervisor.run(self.end.clone()));
+            publisher
+        });
+        let links = EventLinks { events, replies };
+        let (announcer, announcing, due) =
+            announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
+        // Events that the writers do not publish stay unpublished: the benchmark ends before they
+        // are due.
+        drop(due);
+        self.spawn("announcer", announcing.run(self.end.clone()));
+        WorkerContext {
+            writer,
+            registry: Arc::new(Registry::new(idle(), Vec::new())),
+            services: Arc::new(()),
+            keyring: Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap()),
+            publisher,
+            announcer,
+            known_schema: 1,
+            admission: Arc::new(Admission::new(true)),
+            running: Arc::default(),
+            stamps: Arc::default(),
+        }
+    }
+
+    /// Starts the consumer and the lane loop of one queue.
+    fn serve(
+        &self,
+        queue: &'static str,
+        prefetch: watch::Receiver<u16>,
+        worker: &Arc<Worker<Nothing, NoTables>>,
+        limiter: &Arc<LaneLimiter>,
+    ) {
+        let (deliveries, received) = mpsc::channel(64);
+        let (last_received, _) = watch::channel(Instant::now());
+        let input = LaneInput {
+            queue,
+            prefetch,
+            deliveries,
+            last_received,
+        };
+        let consumer = QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
+        self.spawn("consumer", consumer.run(self.end.clone(), self.end.clone()));
+        let run = LaneRun {
+            worker: Arc::clone(worker),
+            limiter: Arc::clone(limiter),
+            deliveries: received,
+            in_hand: TaskTracker::new(),
+            spawn: self.spawner(),
+        };
+        self.spawn("lane", run.serve());
+    }
+
+    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawner()(name, Box::pin(work));
     }
 
     fn spawner(&self) -> Spawn {

@@ -2,28 +2,25 @@
 //! lost or the drain is over.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::TrackerTables;
-use crate::broker::{
-    ByteBudget, CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer,
-};
+use super::lanes::IncarnationLanes;
+use crate::broker::ByteBudget;
 use crate::config::WorkerSettings;
 use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
 use crate::maintenance::{Duties, Incarnation};
 use crate::pipelines::Dispatch;
-use crate::readiness::{LaneHealth, WorkerReadiness};
+use crate::readiness::WorkerReadiness;
+use crate::reconnect::Reconnect;
 use crate::store::{Heartbeat, NewReplica, StoreError};
 use crate::tls_policy::Endpoint;
 use crate::worker::{
-    IntakeThrottle, LaneLimiter, LaneRun, LaneWatch, Lease, QuotaLimits, Quotas, Worker,
-    WorkerContext, beat, begin, deafness, prefetch,
+    IntakeThrottle, Lease, QuotaLimits, Quotas, Worker, WorkerContext, beat, begin,
 };
 
 /// The parts that live as long as the process, across its incarnations.
@@ -43,9 +40,24 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// Runs incarnations, one after the other, until the drain.
+    pub(super) async fn run_until_drained(&self) {
+        let mut reconnect = Reconnect::default();
+        while !self.drain.is_cancelled() {
+            if self.incarnation().await {
+                reconnect.reset();
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(reconnect.next_delay()) => {}
+                () = self.drain.cancelled() => {}
+            }
+        }
+    }
+
     /// Runs one incarnation until its lease is lost or the drain is over. Returns `false` if it
     /// could not begin.
-    pub(super) async fn incarnation(&self) -> bool {
+    async fn incarnation(&self) -> bool {
         let (throttle, (heartbeat, lease)) = match self.begin().await {
             Ok(begun) => begun,
             Err(error) => {
@@ -59,60 +71,42 @@ impl Process {
         tracing::info!(replica = %lease.replica(), "a new incarnation has begun");
         self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
-        (self.spawn)(
-            "heartbeat",
-            Box::pin(beat(
-                heartbeat,
-                Arc::clone(&lease),
-                self.drain.clone(),
-                over.clone(),
-            )),
-        );
-        let context = self.context.for_incarnation();
-        let quotas = &self.settings.quotas;
-        let limits = QuotaLimits {
-            producer: quotas.producer_quotas,
-            organization: quotas.organization_quotas,
-        };
-        let quotas = Arc::new(Quotas::new(
-            context.store().clone(),
-            lease.replica(),
-            limits,
-        ));
-        let (drain, throttle_too, quotas_too) = (
+        let heartbeat = beat(
+            heartbeat,
+            Arc::clone(&lease),
             self.drain.clone(),
-            Arc::clone(&throttle),
-            Arc::clone(&quotas),
+            over.clone(),
         );
+        (self.spawn)("heartbeat", Box::pin(heartbeat));
+        let context = self.context.for_incarnation();
+        let quotas = self.quotas(&lease);
         let worker = Arc::new(Worker::new(
             context.clone(),
             Arc::clone(&lease),
-            drain,
-            throttle_too,
-            quotas_too,
+            self.drain.clone(),
+            Arc::clone(&throttle),
+            Arc::clone(&quotas),
         ));
         let in_hand = TaskTracker::new();
-        let limiters = self.serve(&worker, &throttle, &in_hand, (&lease, &over));
+        let lanes = IncarnationLanes {
+            process: self,
+            worker: &worker,
+            lease: &lease,
+            throttle: &throttle,
+            in_hand: &in_hand,
+            over: &over,
+        };
         let incarnation = Incarnation {
+            limiters: lanes.start(),
             context,
             lease: Arc::clone(&lease),
-            limiters,
             throttle,
             quotas,
         };
         for (duty, task) in incarnation.duties(&self.duties, &over) {
             (self.spawn)(duty, task);
         }
-        let lost = lease.lost();
-        tokio::select! {
-            () = lost.cancelled() => {}
-            () = self.drain.cancelled() => {
-                in_hand.close();
-                if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
-                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long; other replicas take over the jobs in hand");
-                }
-            }
-        }
+        self.until_lost_or_drained(&lease, &in_hand).await;
         over.cancel();
         true
     }
@@ -146,7 +140,17 @@ impl Process {
         ))
     }
 
-    fn lanes(&self) -> Vec<Lane> {
+    fn quotas(&self, lease: &Lease) -> Arc<Quotas> {
+        let settings = &self.settings.quotas;
+        let limits = QuotaLimits {
+            producer: settings.producer_quotas,
+            organization: settings.organization_quotas,
+        };
+        let store = self.context.store().clone();
+        Arc::new(Quotas::new(store, lease.replica(), limits))
+    }
+
+    pub(super) fn lanes(&self) -> Vec<Lane> {
         self.context
             .registry
             .iter()
@@ -154,140 +158,17 @@ impl Process {
             .collect()
     }
 
-    /// Starts a consumer and a lane loop for each queue. Returns the limiters of the lanes.
-    fn serve(
-        &self,
-        worker: &Arc<Worker<Dispatch, TrackerTables>>,
-        throttle: &Arc<IntakeThrottle>,
-        in_hand: &TaskTracker,
-        (lease, over): (&Arc<Lease>, &CancellationToken),
-    ) -> Vec<Arc<LaneLimiter>> {
-        let intake_lane = self.context.registry.intake().lane;
-        let limiter = |lane: Lane, new: fn(Lane, usize) -> LaneLimiter| {
-            Arc::new(new(lane, self.settings.concurrency_of(lane.name)))
-        };
-        // Intake uses the permits of the lane that also gets the jobs' wake-ups.
-        let intake_limiter = limiter(intake_lane, LaneLimiter::with_intake);
-        let others = self.lanes().into_iter().filter(|lane| *lane != intake_lane);
-        let limiters: Vec<_> = std::iter::once(Arc::clone(&intake_limiter))
-            .chain(others.map(|lane| limiter(lane, LaneLimiter::new)))
-            .collect();
-        let mut queues: Vec<Served> = limiters
-            .iter()
-            .map(|limiter| Served::steadily(limiter.lane.queue, limiter))
-            .collect();
-        let intake = Served {
-            name: "intake",
-            prefetch: throttle.prefetch(),
-            ..Served::steadily(INTAKE_QUEUE, &intake_limiter)
-        };
-        let rows_only =
-            |queue| Served::steadily(queue, &Arc::new(LaneLimiter::rows_only(intake_lane)));
-        let control = Served {
-            name: "control",
-            ..rows_only(CONTROL_QUEUE)
-        };
-        queues.extend([intake, control, rows_only(PARKED_QUEUE)]);
-        let (mut watches, mut health) = (Vec::new(), Vec::new());
-        for Served {
-            name,
-            queue,
-            limiter,
-            prefetch,
-        } in queues
-        {
-            let (deliveries, received) = mpsc::channel(HANDED_OVER);
-            let (last_received, last) = watch::channel(Instant::now());
-            let input = LaneInput {
-                queue,
-                prefetch: prefetch.clone(),
-                deliveries,
-                last_received,
-            };
-            let consumer = QueueConsumer::new(&self.amqp_url, input, self.budget.clone());
-            let (link, rebuild) = (consumer.link(), consumer.rebuild());
-            (self.spawn)(
-                "consumer",
-                Box::pin(consume(
-                    consumer,
-                    self.drain.child_token(),
-                    over.clone(),
-                    lease.lost(),
-                )),
-            );
-            let (worker, in_hand, spawn) =
-                (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
-            let run = LaneRun {
-                worker,
-                limiter: Arc::clone(&limiter),
-                deliveries: received,
-                in_hand,
-                spawn,
-            };
-            (self.spawn)("lane", Box::pin(run.serve()));
-            if queue != PARKED_QUEUE {
-                let (deaf, hears) = watch::channel(false);
-                health.push(LaneHealth {
-                    name,
-                    deaf: hears,
-                    link,
-                });
-                watches.push(LaneWatch {
-                    limiter,
-                    queue,
-                    prefetch,
-                    last_received: last,
-                    deaf,
-                    rebuild,
-                });
+    /// Waits until the lease is lost, or until the deliveries in hand at the drain are finished.
+    async fn until_lost_or_drained(&self, lease: &Lease, in_hand: &TaskTracker) {
+        let lost = lease.lost();
+        tokio::select! {
+            () = lost.cancelled() => {}
+            () = self.drain.cancelled() => {
+                in_hand.close();
+                if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
+                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long; other replicas take over the jobs in hand");
+                }
             }
         }
-        self.readiness
-            .incarnation(Arc::clone(lease), health, Arc::clone(throttle));
-        (self.spawn)(
-            "deafness",
-            Box::pin(deafness(
-                watches,
-                self.context.publisher.clone(),
-                over.child_token(),
-            )),
-        );
-        limiters
-    }
-}
-
-/// The most deliveries between a consumer and its lane loop, which takes them at once.
-const HANDED_OVER: usize = 64;
-
-/// A queue, and the limiter whose permits its deliveries use.
-struct Served {
-    name: &'static str,
-    queue: &'static str,
-    limiter: Arc<LaneLimiter>,
-    prefetch: watch::Receiver<u16>,
-}
-
-impl Served {
-    fn steadily(queue: &'static str, limiter: &Arc<LaneLimiter>) -> Self {
-        let (_, prefetch) = watch::channel(prefetch(limiter.capacity()));
-        Self {
-            name: limiter.lane.name,
-            queue,
-            limiter: Arc::clone(limiter),
-            prefetch,
-        }
-    }
-}
-
-/// Consumes a queue until the drain, or drops the consumer when the lease is lost.
-async fn consume(
-    consumers: QueueConsumer,
-    stop: CancellationToken,
-    close: CancellationToken,
-    lost: CancellationToken,
-) {
-    tokio::select! {
-        () = consumers.run(stop, close) => {}
-        () = lost.cancelled() => {}
     }
 }

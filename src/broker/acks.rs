@@ -20,7 +20,6 @@ pub(super) type Done = mpsc::UnboundedSender<u64>;
 #[derive(Debug, Default)]
 struct Outstanding(BTreeMap<u64, bool>);
 
-/// An ack to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ack {
     tag: u64,

@@ -8,7 +8,7 @@ use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use tokio_rustls::TlsConnector;
 
 use super::BrokerError;
-use crate::tls_policy::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
+use crate::tls_policy::{Encryption, Endpoint, Peer, RABBITMQ, Requested, is_this_machine};
 
 const HEARTBEAT_SECONDS: u16 = 5;
 /// The largest frame, a quarter of RabbitMQ's default. A content header is a single frame of any
@@ -30,9 +30,9 @@ impl Plan {
         let hosts = hosts(endpoint.url()).ok_or(BrokerError::Url)?;
         let mut is_encrypted = false;
         for uri in &hosts {
-            let wish = match uri.scheme {
-                AMQPScheme::AMQP => Wish::Plaintext,
-                AMQPScheme::AMQPS => Wish::Tls,
+            let requested = match uri.scheme {
+                AMQPScheme::AMQP => Requested::Plaintext,
+                AMQPScheme::AMQPS => Requested::Tls,
             };
             let AMQPAuthority { userinfo, host, .. } = &uri.authority;
             let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
@@ -41,7 +41,7 @@ impl Plan {
                 host,
                 user,
                 password,
-                wish,
+                requested,
             })?;
             is_encrypted |= judged == Encryption::Tls;
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_told_with_what_to_use() {
+    fn a_wrong_url_is_reported_with_what_to_use() {
         for url in [
             "http://u:canary@127.0.0.1/",
             "amqp:canary",

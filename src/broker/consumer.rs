@@ -22,7 +22,6 @@ use crate::tls_policy::Endpoint;
 
 /// The destination of the deliveries of one queue.
 pub struct LaneInput {
-    /// The queue.
     pub queue: &'static str,
     /// The maximum number of deliveries in hand, for this replica; 0 stops consuming. Changes take
     /// effect while the consumer runs.
@@ -53,9 +52,9 @@ pub struct QueueConsumer {
 }
 
 /// The time after which a connection counts as stable.
-const HELD: Duration = Duration::from_secs(5);
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// The interval at which an idle connection is checked.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 struct Live {
     connection: Connection,
@@ -112,7 +111,7 @@ impl QueueConsumer {
                     let why = self.consume(&mut live, &cancel).await;
                     let waited = live.inbound.waits();
                     // A connection that a message breaks at once is not rebuilt at full speed.
-                    if since.elapsed() > HELD {
+                    if since.elapsed() > STABLE_AFTER {
                         reconnect.reset();
                     }
                     if cancel.is_cancelled() {
@@ -151,7 +150,7 @@ impl QueueConsumer {
         let (inbound, taker) = Inbound::new(&self.budget);
         let connection = connect_inbound(&self.endpoint, lane.queue, Some(inbound)).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        topology::look(&channel, lane.queue)
+        topology::depth(&channel, lane.queue)
             .await
             .map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
         let deliveries = subscribe(&channel, lane).await?;
@@ -203,7 +202,7 @@ impl QueueConsumer {
                         return "the broker ended the consumer".to_owned();
                     }
                 },
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(CHECK_EVERY) => {
                     if live.inbound.waits() {
                         // The connection is not stuck: the next delivery has arrived and waits for
                         // memory.

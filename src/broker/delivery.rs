@@ -40,7 +40,7 @@ impl Delivery {
         let Arrived {
             charge,
             discarded,
-            header_bytes,
+            headers_too_large,
         } = arrived;
         let text = |value: &Option<lapin::types::ShortString>| {
             value.as_ref().map(|text| text.as_str().to_owned())
@@ -57,7 +57,7 @@ impl Delivery {
             message_id: text(properties.message_id()),
             app_id: text(properties.app_id()),
             user_id: text(properties.user_id()),
-            header_bytes: header_bytes.unwrap_or_else(|| headers::producer_bytes(&header_table)),
+            headers_too_large,
         };
         let (discarded, mut body) = discarded.map_or((None, from.data), |(whole, beginning)| {
             (Some(whole), beginning)
@@ -79,7 +79,6 @@ impl Delivery {
         }
     }
 
-    /// Returns a header's text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(Value::as_str)

@@ -4,7 +4,6 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Value};
 
 use super::BrokerError;
-use crate::message::DELIVERY_COUNTS;
 
 /// Headers that a broker adds to a message that it dead-letters or returns to a queue
 /// (<https://www.rabbitmq.com/docs/dlx#effects>,
@@ -27,59 +26,6 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
         .iter()
         .map(|(name, value)| (storable(name.as_str()), plain(value)));
     Value::Object(fields.collect::<Map<_, _>>())
-}
-
-/// Returns the size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the
-/// counts that the broker adds: a refusal must not depend on the number of deliveries.
-pub(super) fn producer_bytes(table: &FieldTable) -> usize {
-    let is_count = |name: &str, value: &AMQPValue| {
-        DELIVERY_COUNTS.contains(&name)
-            && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
-    };
-    let counts = table
-        .inner()
-        .iter()
-        .filter(|(name, value)| is_count(name.as_str(), value));
-    table_bytes(table)
-        - counts
-            .map(|(name, value)| field_bytes(name, value))
-            .sum::<usize>()
-}
-
-/// Size of the length field of tables, lists and long texts, in bytes.
-const LENGTH: usize = 4;
-
-fn table_bytes(table: &FieldTable) -> usize {
-    LENGTH
-        + table
-            .inner()
-            .iter()
-            .map(|(name, value)| field_bytes(name, value))
-            .sum::<usize>()
-}
-
-/// Returns the size of a field: a name with its length in one byte, and a value.
-fn field_bytes(name: &ShortString, value: &AMQPValue) -> usize {
-    1 + name.as_str().len() + value_bytes(value)
-}
-
-/// Returns the size of a value with its type in one byte.
-fn value_bytes(value: &AMQPValue) -> usize {
-    1 + match value {
-        AMQPValue::Void => 0,
-        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
-        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
-        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
-        AMQPValue::DecimalValue(_) => 5,
-        AMQPValue::LongLongInt(_) | AMQPValue::Timestamp(_) | AMQPValue::Double(_) => 8,
-        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
-        AMQPValue::LongString(text) => LENGTH + text.as_bytes().len(),
-        AMQPValue::ByteArray(bytes) => LENGTH + bytes.as_slice().len(),
-        AMQPValue::FieldArray(values) => {
-            LENGTH + values.as_slice().iter().map(value_bytes).sum::<usize>()
-        }
-        AMQPValue::FieldTable(inner) => table_bytes(inner),
-    }
 }
 
 /// Returns the headers with which a message is published again: those that its producer set for
@@ -178,28 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_as_large_as_on_the_wire() {
-        let headers = json!({"n": -7, "x": 0.5, "t": "é", "no": null, "yes": true, "l": [1, [], {}], "d": {"a": {"b": "c"}}});
-        let mut table = from_json(headers.as_object().unwrap()).unwrap();
-        let (names, types) = ("nxtnoyesldab".len() + 9, 9 + 3);
-        let values = 8 + 8 + (4 + 2) + 1 + (4 + 8 + 4 + 4) + 4 + 4 + (4 + 1);
-        let written = 4 + names + types + values;
-        assert_eq!(producer_bytes(&table), written);
-        table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
-        assert_eq!(
-            producer_bytes(&table),
-            written,
-            "the broker's count does not count"
-        );
-        table.insert(
-            "x-delivery-count".into(),
-            AMQPValue::LongString("x".repeat(9000).as_str().into()),
-        );
-        assert!(producer_bytes(&table) > 9000, "a text is not the broker's");
-    }
-
-    #[test]
-    fn what_the_broker_wrote_and_other_queues_are_left_out() {
+    fn headers_of_the_broker_and_of_other_queues_are_left_out() {
         let came = json!({"x-death": [{"count": 1}], "x-first-death-queue": "dispatch.jobs", "x-delivery-count": 9, "CC": ["q"],
             "x-deadline": "mine", "traceparent": "00-a"});
         assert_eq!(

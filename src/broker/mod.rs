@@ -66,7 +66,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A failure between the worker and RabbitMQ.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The URL cannot be parsed.
     #[error(
         "the RabbitMQ URL cannot be parsed; use amqps://user:password@host:port/vhost (amqp:// on this machine), with \
          host:port,host:port for a cluster"
@@ -81,10 +80,8 @@ pub enum BrokerError {
     /// Connecting to each of several hosts failed.
     #[error("cannot connect to any RabbitMQ host: {0}")]
     NoHost(String),
-    /// RabbitMQ did not answer in time.
     #[error("RabbitMQ did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// There is no connection at the moment.
     #[error("there is no connection to RabbitMQ")]
     NotConnected,
     /// The broker has an alarm and does not read from publishers.
@@ -95,13 +92,11 @@ pub enum BrokerError {
     /// The broker received the message and refused it.
     #[error("RabbitMQ refused the message (nack): a queue is full or unavailable")]
     Nacked,
-    /// No queue is bound for the message.
     #[error("no queue is bound for the message: {0}; run `dispatch topology declare`")]
     Returned(String),
     /// The channel is not in confirm mode, which is a defect.
     #[error("the channel is not in confirm mode")]
     NotConfirming,
-    /// A name is too long for AMQP.
     #[error("{0:?} is longer than 255 bytes")]
     LongName(String),
     /// The topology differs from what the worker needs.

@@ -13,9 +13,9 @@ use super::publisher::{Live, Outgoing, Publisher, answer};
 use super::{BrokerError, within};
 
 /// How long a message waits for a connection, or for the channel that replaces one.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// A connection that accepts no message for this long is replaced.
-const SENDING: Duration = Duration::from_secs(3);
+const SEND_LIMIT: Duration = Duration::from_secs(3);
 
 /// A message that was sent and is not confirmed yet. Keeps its channel open.
 pub struct Posted {
@@ -33,7 +33,9 @@ impl Publisher {
     /// that nothing was sent. After any other error, the message may have been sent.
     pub async fn post(&self, message: &Outgoing) -> Result<Posted, BrokerError> {
         let live = self.sound().await?;
-        let confirm = self.send(&live, message, Instant::now() + SENDING).await?;
+        let confirm = self
+            .send(&live, message, Instant::now() + SEND_LIMIT)
+            .await?;
         Ok(Posted {
             confirm,
             live,
@@ -48,7 +50,7 @@ impl Publisher {
             live.as_ref()
                 .is_some_and(|live| live.is_connected() && !live.is_worn())
         };
-        let found = tokio::time::timeout(PATIENCE, live.wait_for(is_sound)).await;
+        let found = tokio::time::timeout(CONNECTION_WAIT, live.wait_for(is_sound)).await;
         let now = match found {
             Ok(Ok(now)) => now
                 .as_ref()

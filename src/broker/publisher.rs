@@ -25,11 +25,9 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 pub struct Outgoing {
     /// The exchange. The default exchange, with the empty name, routes by queue name.
     pub exchange: &'static str,
-    /// The routing key.
     pub routing_key: String,
     /// Whether the message is returned if no queue is bound for it.
     pub mandatory: bool,
-    /// The body.
     pub body: Vec<u8>,
     /// AMQP `content_type`; `application/json` by default.
     pub content_type: Option<String>,
@@ -54,7 +52,6 @@ pub struct Outgoing {
 pub struct Depth {
     /// Ready messages.
     pub ready: u32,
-    /// Consumers.
     pub consumers: u32,
 }
 
@@ -121,12 +118,12 @@ pub struct PublisherSupervisor {
 }
 
 /// The interval at which a connection is checked.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// The longest alarm. A connection that is blocked for longer may be dead, and would not receive
 /// the end of the alarm.
 const LONGEST_ALARM: Duration = Duration::from_secs(60);
 /// How long a publish waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
 /// The number of missing confirms after which a channel is replaced. RabbitMQ stops reading from a
 /// channel, and soon from its connection, when a quorum queue has not answered for 32 messages of
@@ -195,7 +192,7 @@ impl PublisherSupervisor {
         let mut alarm = None;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(CHECK_EVERY) => {
                     alarm = live.is_blocked().then(|| alarm.unwrap_or_else(Instant::now));
                     if !live.is_connected() || alarm.is_some_and(|since| since.elapsed() > LONGEST_ALARM) {
                         break;
@@ -313,14 +310,14 @@ impl Publisher {
         let channel = within(CALL_TIMEOUT, live.connection.create_channel())
             .await
             .inspect_err(|_| self.doubt(&live))?;
-        let (ready, consumers) = topology::look(&channel, queue).await?;
+        let (ready, consumers) = topology::depth(&channel, queue).await?;
         drop(within(CALL_TIMEOUT, channel.close(200, "looked".into())).await);
         Ok(Depth { ready, consumers })
     }
 
     async fn live(&self) -> Result<Arc<Live>, BrokerError> {
         let mut live = self.live.clone();
-        let found = tokio::time::timeout(PATIENCE, live.wait_for(Option::is_some)).await;
+        let found = tokio::time::timeout(CONNECTION_WAIT, live.wait_for(Option::is_some)).await;
         let now = match found {
             Ok(Ok(now)) => now
                 .as_ref()

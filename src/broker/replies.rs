@@ -16,9 +16,8 @@ use super::{BrokerError, CALL_TIMEOUT, within};
 use crate::message::DIRECT_REPLY;
 
 /// The interval at which an idle connection is checked.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// One reply.
 #[derive(Debug)]
 pub struct Reply {
     /// The `correlation_id` of the message.
@@ -69,7 +68,7 @@ impl Replies {
                     let correlation_id = delivery.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned());
                     return Ok(Reply { correlation_id, body: delivery.data });
                 }
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(CHECK_EVERY) => {
                     if !self.live.is_connected() {
                         return Err(BrokerError::NotConnected);
                     }

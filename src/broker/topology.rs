@@ -114,7 +114,6 @@ fn lane_arguments() -> FieldTable {
 pub enum Outdated {
     /// Keep them, for workers of that version that still run.
     Keep,
-    /// Remove them.
     Remove,
 }
 
@@ -225,7 +224,7 @@ pub async fn check(
     }
     for plan in queues(lanes) {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        if let Err(error) = look(&channel, plan.name).await {
+        if let Err(error) = depth(&channel, plan.name).await {
             differences.push(format!(
                 "queue {}: {}",
                 plan.name,
@@ -273,7 +272,7 @@ pub async fn missing(
     }
     for plan in queues(lanes) {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        if let Err(error) = look(&channel, plan.name).await
+        if let Err(error) = depth(&channel, plan.name).await
             && !rights::is_access_refused(&error)
         {
             missing.push(format!(
@@ -304,7 +303,7 @@ async fn exchange_is_there(
 }
 
 /// Returns the numbers of ready messages and of consumers of a queue, without changing it.
-pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
+pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
     let passive = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()

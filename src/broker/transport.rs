@@ -20,9 +20,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use tokio_util::either::Either;
 
-use super::sanitize::{Inbound, Legible};
+use super::sanitize::{Inbound, Sanitized};
 
-type Link = Compat<Legible<Either<TlsStream<TcpStream>, TcpStream>>>;
+type Link = Compat<Sanitized<Either<TlsStream<TcpStream>, TcpStream>>>;
 
 /// The driver's own reactor, except for its TCP streams.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl Reactor for Links {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Link>> + Send + 'static {
-        TcpStream::connect(address).map_ok(|tcp| legible(Either::Right(tcp), None))
+        TcpStream::connect(address).map_ok(|tcp| sanitized(Either::Right(tcp), None))
     }
 }
 
@@ -80,16 +80,16 @@ async fn link(
     // Acks and confirms are small and latency-sensitive.
     tcp.set_nodelay(true)?;
     let Some(tls) = tls else {
-        return Ok(legible(Either::Right(tcp), inbound));
+        return Ok(sanitized(Either::Right(tcp), inbound));
     };
     let name = ServerName::try_from(authority.host.clone())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(legible(
+    Ok(sanitized(
         Either::Left(tls.connect(name, tcp).await?),
         inbound,
     ))
 }
 
-fn legible(way: Either<TlsStream<TcpStream>, TcpStream>, inbound: Option<Arc<Inbound>>) -> Link {
-    Legible::new(way, inbound).compat()
+fn sanitized(way: Either<TlsStream<TcpStream>, TcpStream>, inbound: Option<Arc<Inbound>>) -> Link {
+    Sanitized::new(way, inbound).compat()
 }

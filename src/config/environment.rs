@@ -78,11 +78,11 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
         |name: &String| name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name);
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
-    let told = |name: &String| match nearest(name, known) {
+    let report = |name: &String| match nearest(name, known) {
         Some(near) => format!("{name} is not a setting (did you mean {near}?)"),
         None => format!("{name} is not a setting"),
     };
-    unknown.iter().map(told).collect()
+    unknown.iter().map(report).collect()
 }
 
 /// Returns whether Kubernetes sets the variable. For a service named `dispatch-…` it sets
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_there_is_not_is_told_with_the_one_that_it_is_like() {
+    fn an_unknown_setting_is_reported_with_the_most_similar_one() {
         for (name, near) in [
             ("DISPATCH_CONCURENCY", "did you mean DISPATCH_CONCURRENCY?"),
             (
@@ -176,10 +176,10 @@ mod tests {
                 "did you mean DISPATCH_DATABASE_CA?",
             ),
         ] {
-            let told = unknown(&[name]);
+            let reported = unknown(&[name]);
             assert!(
-                told.len() == 1 && told[0].starts_with(name) && told[0].contains(near),
-                "{told:?}"
+                reported.len() == 1 && reported[0].starts_with(name) && reported[0].contains(near),
+                "{reported:?}"
             );
         }
         assert_eq!(
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_setting_or_none_of_ours_is_let_be() {
+    fn settings_and_variables_of_other_programs_are_accepted() {
         let service =
             ["HOST", "PORT", "PORT_AMQP"].map(|what| format!("DISPATCH_RABBITMQ_SERVICE_{what}"));
         let port = ["", "_5672_TCP", "_5672_TCP_ADDR", "_5672_TCP_PROTO"]

@@ -34,9 +34,7 @@ pub enum SecretFileFault {
     Unreadable {
         /// The setting, without the suffix.
         name: String,
-        /// The file.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// The file does not contain a value.
@@ -44,7 +42,6 @@ pub enum SecretFileFault {
     Content {
         /// The setting, without the suffix.
         name: String,
-        /// The file.
         path: PathBuf,
         /// What the file contains instead.
         got: &'static str,

@@ -64,7 +64,6 @@ pub struct Request {
     /// Returned in the answer.
     #[serde(default)]
     pub id: u64,
-    /// The command.
     pub cmd: Command,
 }
 

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_install_is_told_the_commands() {
+    fn missing_packages_are_reported_with_the_commands_that_install_them() {
         let text = advice(&["postgresql"]);
         assert!(text.contains("sudo DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql\n"));
     }

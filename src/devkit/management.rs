@@ -125,7 +125,6 @@ impl Management {
         self.permit(vhost, user, rights).await
     }
 
-    /// Removes a user.
     pub(crate) async fn delete_user(&self, user: &str) -> anyhow::Result<()> {
         self.call(Method::DELETE, &["users", user], None)
             .await

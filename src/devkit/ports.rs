@@ -24,7 +24,6 @@ pub struct Port {
 }
 
 impl Port {
-    /// Returns the number of the port.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.number

@@ -133,7 +133,6 @@ impl Launch {
         })
     }
 
-    /// Starts the program.
     pub(crate) fn spawn(mut self) -> anyhow::Result<Process> {
         let child = self
             .command

@@ -43,7 +43,6 @@ pub struct QueueDepth {
     pub ready: u64,
     /// Delivered messages that are not acknowledged yet.
     pub unacked: u64,
-    /// Consumers.
     pub consumers: u32,
 }
 
@@ -476,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_none_is_refused_without_telling_it() {
+    fn an_invalid_url_is_refused_without_repeating_it() {
         let error = Servers::external("host=h password=canary", "amqp://u:p@h/", None)
             .err()
             .unwrap();

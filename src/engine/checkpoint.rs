@@ -24,7 +24,6 @@ impl Outputs {
         Self(checkpoints)
     }
 
-    /// Returns the checkpoint of `stage`.
     #[must_use]
     pub fn get(&self, stage: &str) -> Option<&Checkpoint> {
         self.0.iter().find(|checkpoint| checkpoint.stage == stage)

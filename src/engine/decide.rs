@@ -16,9 +16,7 @@ use crate::job::{EffectState, Job, words};
 /// How a run of a stage ended.
 #[derive(Debug)]
 pub enum Ended<C> {
-    /// It returned an outcome.
     Done(Box<ErasedOutcome<C>>),
-    /// It failed.
     Fault(StageFault),
     /// It panicked, with this message.
     Panicked(String),
@@ -30,7 +28,6 @@ pub enum Ended<C> {
 pub struct Position<'a> {
     /// The job as claimed.
     pub job: &'a Job,
-    /// The stage that ran.
     pub stage: &'a StageInfo,
     /// The stage after it in the list.
     pub next: Option<&'static str>,
@@ -49,7 +46,6 @@ pub struct Position<'a> {
 /// What the worker must do after a run.
 #[derive(Debug)]
 pub enum Decision<C> {
-    /// Commit this.
     Commit(Box<Commit<C>>),
     /// Look and run again at once, within this attempt.
     Repeat,
@@ -76,7 +72,6 @@ words! {
 pub struct Commit<C> {
     /// The record of the run.
     pub record: Record,
-    /// The outcome of its effect.
     pub effect: Option<EffectOutcome>,
     /// The state of effects that earlier attempts left open, if this attempt found nothing more to
     /// do.
@@ -102,10 +97,8 @@ pub enum Record {
     Attempt(AttemptRecord),
 }
 
-/// A checkpoint to be stored.
 #[derive(Debug)]
 pub struct CheckpointRecord {
-    /// The stage.
     pub stage: &'static str,
     /// The version of the stage's output.
     pub version: i32,
@@ -116,9 +109,7 @@ pub struct CheckpointRecord {
 /// An unsuccessful attempt to be stored.
 #[derive(Debug, Clone)]
 pub struct AttemptRecord {
-    /// The stage.
     pub stage: String,
-    /// How the attempt ended.
     pub outcome: AttemptOutcome,
     /// Why it did not succeed.
     pub failure: Failure,
@@ -137,12 +128,9 @@ pub struct Failure {
     pub fingerprint: String,
 }
 
-/// The outcome of an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectOutcome {
-    /// The key of the effect.
     pub key: String,
-    /// The new state.
     pub state: EffectState,
     /// The provider's name for what was made.
     pub provider_ref: Option<String>,
@@ -153,7 +141,6 @@ pub struct EffectOutcome {
 pub enum Next {
     /// The named stage is due.
     Stage {
-        /// Its name.
         stage: String,
         /// Whether this claim continues with it at once; otherwise the job is given up with a
         /// wake-up.
@@ -163,7 +150,6 @@ pub enum Next {
     Finish,
     /// The job waits, unless the cause is already gone.
     Wait {
-        /// The cause.
         on: WaitOn,
         /// The stage due afterwards.
         resume_at: String,
@@ -172,7 +158,6 @@ pub enum Next {
     Retry {
         /// The delay from now, by Postgres' clock.
         after: Duration,
-        /// Whether an attempt was used.
         used_attempt: bool,
     },
     /// The job is parked: a person must look.
@@ -384,181 +369,4 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
         &message,
         "Publish the job again with a later deadline, or retry it now by hand.",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{Partial, RetryPolicy};
-    use crate::fault::Fault;
-    use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("the provider said: {0}")]
-    struct Said(&'static str);
-
-    impl Fault for Said {
-        fn code(&self) -> &'static str {
-            "x.unrecognized"
-        }
-
-        fn class(&self) -> Class {
-            Class::Unrecognized
-        }
-
-        fn hint(&self) -> String {
-            format!("Look up `{}`.", self.0)
-        }
-    }
-
-    /// Returns the commit for the given attempt of a stage that can have an effect and had none.
-    fn committed(attempt: i32, ended: Ended<()>) -> Commit<()> {
-        committed_with(None, attempt, ended)
-    }
-
-    fn committed_with(effect: Option<&Effect>, attempt: i32, ended: Ended<()>) -> Commit<()> {
-        let job = Job {
-            id: JobId::fresh(),
-            pipeline: "assignee_sync".into(),
-            organization: "acme".into(),
-            account: None,
-            source: "demo".into(),
-            payload: RawValue::NULL.to_owned(),
-            parent: None,
-            generation: Generation(1),
-            epoch: Epoch(2),
-            stage: "patch_work_item".into(),
-            attempt: Attempt(attempt),
-            deadline: None,
-            traceparent: None,
-        };
-        let stage = StageInfo {
-            name: "patch_work_item",
-            version: 1,
-            needs: &[],
-            retry: RetryPolicy::DEFAULT,
-            timeout: Duration::from_secs(1),
-            effect: Some(EffectClass::CompareAndSet),
-            off_path: false,
-        };
-        let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
-        let (conflicts, deadline_in) = (0, None);
-        let at = Position {
-            job: &job,
-            stage: &stage,
-            next: None,
-            conflicts,
-            effect,
-            deadline_in,
-            keep_going: true,
-            kept: &kept,
-        };
-        match decide(&at, ended, 0.5) {
-            Decision::Commit(commit) => *commit,
-            other @ (Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp) => {
-                panic!("nothing to commit: {other:?}")
-            }
-        }
-    }
-
-    fn done(provider_ref: Option<String>, skipped: Skipped) -> Ended<()> {
-        let outcome = ErasedOutcome {
-            output: None,
-            children: Vec::new(),
-            changes: None,
-            then: Then::Next,
-            provider_ref,
-            skipped,
-        };
-        Ended::Done(Box::new(outcome))
-    }
-
-    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
-        committed(2, done(provider_ref, Skipped::new())).leftover
-    }
-
-    #[test]
-    fn a_call_whose_answer_was_lost_is_not_recorded_as_failed_when_there_is_nothing_more_to_do() {
-        assert_eq!(leftover(None), Some(EffectState::Unknown));
-        assert_eq!(leftover(Some("3".to_owned())), Some(EffectState::Confirmed));
-    }
-
-    #[test]
-    fn a_call_under_way_in_a_stage_that_panics_or_takes_too_long_may_have_gone_through() {
-        let call = Effect {
-            key: "k".to_owned(),
-            class: EffectClass::AtLeastOnce,
-            detail: serde_json::Value::Null,
-            deadline: std::time::Instant::now(),
-            repeated: false,
-        };
-        let became_of = |attempt, ended| committed_with(Some(&call), attempt, ended).effect;
-        let unknown = EffectOutcome {
-            key: "k".to_owned(),
-            state: EffectState::Unknown,
-            provider_ref: None,
-        };
-        assert_eq!(
-            became_of(1, Ended::Panicked("index out of bounds".to_owned())),
-            Some(unknown.clone())
-        );
-        // Both when the stage is retried and when, at the last attempt, the job is parked.
-        for attempt in [1, RetryPolicy::DEFAULT.attempts] {
-            assert_eq!(
-                became_of(attempt, Ended::TimedOut(Duration::from_secs(1))),
-                Some(unknown.clone()),
-                "{attempt}"
-            );
-        }
-        assert_eq!(
-            committed(1, Ended::TimedOut(Duration::from_secs(1))).effect,
-            None,
-            "no call, no effect"
-        );
-    }
-
-    #[test]
-    fn what_a_finished_stage_left_aside_is_committed_with_it() {
-        let skipped = Skipped::from([("events", [("duplicate".to_owned(), 2)].into())]);
-        assert_eq!(committed(2, done(None, skipped.clone())).skipped, skipped);
-        assert_eq!(
-            committed(2, Ended::TimedOut(Duration::from_secs(1))).skipped,
-            Skipped::new()
-        );
-    }
-
-    #[test]
-    fn a_word_that_is_not_known_is_tried_four_times_and_then_parked_with_the_word() {
-        for attempt in 1..=5 {
-            let Commit { record, next, .. } =
-                committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
-            let Record::Attempt(record) = record else {
-                panic!("{record:?}")
-            };
-            if attempt < 4 {
-                assert_eq!(record.outcome, AttemptOutcome::Retried);
-                assert!(
-                    matches!(
-                        next,
-                        Next::Retry {
-                            used_attempt: true,
-                            ..
-                        }
-                    ),
-                    "{attempt}: {next:?}"
-                );
-            } else {
-                assert_eq!(
-                    (record.outcome, next),
-                    (AttemptOutcome::Parked, Next::Park),
-                    "{attempt}"
-                );
-            }
-            let Failure { message, hint, .. } = record.failure;
-            assert!(
-                message.contains("channel_on_holiday") && hint.contains("channel_on_holiday"),
-                "{message}; {hint}"
-            );
-        }
-    }
 }

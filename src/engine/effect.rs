@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_destination_is_not_sent_to_again_when_nobody_can_know() {
+    fn an_unknown_outcome_is_not_sent_again_under_the_policy_hold() {
         let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Hold);
         assert_eq!(
             judge(&blind, past(EffectState::Unknown, 11, 0), Epoch(2)),

@@ -109,7 +109,6 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// Returns the stage's name.
     #[must_use]
     pub const fn stage(&self) -> &'static str {
         self.stage
@@ -178,7 +177,6 @@ impl<'a> Kept<'a> {
         *self.pieces() = Pieces::default();
     }
 
-    /// Returns whether there are no pieces.
     pub fn is_empty(&self) -> bool {
         self.pieces().named.is_empty()
     }
@@ -281,8 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_read_again_where_a_person_starts_it_again_and_what_was_done_is_not_done_again()
-     {
+    fn a_manual_retry_reads_again_and_does_not_repeat_what_was_done() {
         let run = kept("s", 1, None, &|| false);
         run.put("page", &1);
         run.put_done("delivered", &["a"]);

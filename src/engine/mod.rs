@@ -6,6 +6,8 @@
 
 mod checkpoint;
 mod decide;
+#[cfg(test)]
+mod decide_tests;
 mod effect;
 mod kept;
 mod pipeline;

@@ -141,7 +141,6 @@ pub struct Pipeline<P: Product> {
 }
 
 impl<P: Product> Pipeline<P> {
-    /// Creates an empty pipeline.
     #[must_use]
     pub const fn new(name: &'static str, lane: Lane) -> Self {
         Self {
@@ -214,12 +213,10 @@ impl<P: Product> Pipeline<P> {
             .name
     }
 
-    /// Iterates over the stages in order.
     pub fn stages(&self) -> impl Iterator<Item = &StageInfo> {
         self.entries.iter().map(|entry| &entry.info)
     }
 
-    /// Returns a stage by name.
     #[must_use]
     pub fn stage(&self, name: &str) -> Option<(&StageInfo, &dyn ErasedStage<P>)> {
         self.entries
@@ -265,7 +262,6 @@ impl<P: Product> Registry<P> {
         &self.intake
     }
 
-    /// Returns a pipeline by name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Pipeline<P>> {
         self.iter().find(|pipeline| pipeline.name == name)

@@ -41,8 +41,8 @@ impl RetryPolicy {
         if attempt.0 >= self.attempts {
             return None;
         }
-        if let Some(wish) = retry_after {
-            return Some(wish.min(RETRY_AFTER_CAP));
+        if let Some(retry_after) = retry_after {
+            return Some(retry_after.min(RETRY_AFTER_CAP));
         }
         let exponent = attempt.0.saturating_sub(1).clamp(0, 40);
         let bound = (self.base.as_secs_f64() * 3f64.powi(exponent)).min(self.cap.as_secs_f64());
@@ -71,8 +71,11 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_exactly_up_to_an_hour() {
         let policy = RetryPolicy::DEFAULT;
-        let wish = Duration::from_secs(17);
-        assert_eq!(policy.delay(Attempt(1), Some(wish), 0.9), Some(wish));
+        let retry_after = Duration::from_secs(17);
+        assert_eq!(
+            policy.delay(Attempt(1), Some(retry_after), 0.9),
+            Some(retry_after)
+        );
         assert_eq!(
             policy.delay(Attempt(1), Some(Duration::from_secs(9000)), 0.9),
             Some(RETRY_AFTER_CAP)

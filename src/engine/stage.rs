@@ -199,9 +199,7 @@ pub struct Child {
 
 /// Everything that a stage can use.
 pub struct Context<'a, P: Product> {
-    /// The job.
     pub job: &'a Job,
-    /// The services to call.
     pub services: &'a P::Services,
     /// The stored intent, in `run` of a stage that has one.
     pub effect: Option<&'a Effect>,
@@ -316,10 +314,8 @@ pub enum EngineFault {
     /// No checkpoint of a stage that must have run.
     #[error("`{0}` has no checkpoint")]
     Missing(&'static str),
-    /// A checkpoint that does not decode.
     #[error("the checkpoint of `{0}` does not have the expected shape")]
     Shape(&'static str, #[source] serde_json::Error),
-    /// A payload that does not decode.
     #[error("the job's payload does not have the expected shape")]
     Payload(#[source] serde_json::Error),
     /// `run` needs an intent, and `prepare` returned none.

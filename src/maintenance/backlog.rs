@@ -10,7 +10,6 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::store::{Backlog, Count, Store};
 use crate::worker::IntakeThrottle;
 
-/// See the module.
 pub(super) struct CountBacklog {
     pub(super) store: Store,
     pub(super) throttle: Arc<IntakeThrottle>,

@@ -10,7 +10,6 @@ use crate::engine::Product;
 use crate::store::{CauseCursor, CommitError, StoreError, Tables};
 use crate::worker::{WorkerContext, version_key};
 
-/// See the module.
 pub(super) struct Causes<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
     /// The position of the pass over all causes.

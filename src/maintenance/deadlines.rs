@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::store::Store;
 
-/// See the module.
 pub(super) struct Deadlines(pub(super) Store);
 
 impl Duty for Deadlines {

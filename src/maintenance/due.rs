@@ -21,7 +21,6 @@ const STALE_ANYHOW: Duration = Duration::from_secs(600);
 /// several.
 const LOOKS: usize = 64;
 
-/// See the module.
 pub(super) struct Due<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,

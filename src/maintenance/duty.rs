@@ -30,7 +30,6 @@ pub struct Plan {
 
 /// One of a replica's duties.
 pub trait Duty: Send + 'static {
-    /// The schedule.
     const PLAN: Plan;
 
     /// Does one bounded round. Returns `true` if there is more to do, with which the same run
@@ -58,7 +57,6 @@ struct Seen {
 /// The status of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// The name of the duty.
     pub duty: &'static str,
     /// Whether the duty has not been done for too long.
     pub is_late: bool,
@@ -254,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_run_comes_again_soon_and_says_what_it_met() {
+    async fn a_failed_run_is_repeated_soon_and_reports_its_error() {
         let duties = expected();
         let mut duty = Scripted(vec![Err("no answer"), Ok(false)]);
         assert_eq!(run(&mut duty, &duties).await, AGAIN_AFTER);

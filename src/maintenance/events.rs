@@ -8,7 +8,6 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::worker::DueAnnouncements;
 
-/// See the module.
 pub(super) struct Events(pub(super) DueAnnouncements);
 
 impl Duty for Events {

@@ -10,7 +10,6 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::secrets::Keyring;
 use crate::store::Store;
 
-/// See the module.
 pub(super) struct SealHeaders {
     pub(super) store: Store,
     pub(super) keyring: Arc<Keyring>,

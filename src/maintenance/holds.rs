@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::store::{HoldCursor, Store};
 
-/// See the module.
 pub(super) struct AfterHolds {
     pub(super) store: Store,
     /// The position of the pass over all holds.

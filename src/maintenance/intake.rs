@@ -10,7 +10,6 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::broker::{INTAKE_QUEUE, Publisher};
 use crate::worker::{IntakeThrottle, LaneLimiter};
 
-/// See the module.
 pub(super) struct LookAtIntake {
     pub(super) publisher: Publisher,
     pub(super) throttle: Arc<IntakeThrottle>,

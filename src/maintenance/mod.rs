@@ -42,15 +42,12 @@ pub type Task = (&'static str, BoxFuture<'static, ()>);
 
 /// The parts of an incarnation that its duties work with.
 pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
-    /// The context of the incarnation.
     pub context: WorkerContext<P, T>,
-    /// The lease of the incarnation.
     pub lease: Arc<Lease>,
     /// The limiters of the lanes; the first is that of the lane that takes intake.
     pub limiters: Vec<Arc<LaneLimiter>>,
     /// Decides how intake is taken.
     pub throttle: Arc<IntakeThrottle>,
-    /// The quotas of producers and organizations.
     pub quotas: Arc<Quotas>,
 }
 

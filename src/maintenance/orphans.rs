@@ -11,7 +11,6 @@ use crate::job::ReplicaId;
 use crate::store::Tables;
 use crate::worker::WorkerContext;
 
-/// See the module.
 pub(super) struct Orphans<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,

@@ -9,7 +9,6 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::store::Store;
 use crate::worker::Quotas;
 
-/// See the module.
 pub(super) struct TidyQuotas {
     pub(super) store: Store,
     pub(super) quotas: Arc<Quotas>,

@@ -8,7 +8,6 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::store::Store;
 
-/// See the module.
 pub(super) struct Releases(pub(super) Store);
 
 impl Duty for Releases {

@@ -13,7 +13,6 @@ use crate::store::Tables;
 use crate::telemetry::names;
 use crate::worker::{LaneLimiter, WorkerContext};
 
-/// See the module.
 pub(super) struct Takeover<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,

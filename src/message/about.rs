@@ -10,9 +10,7 @@ use super::intake::Intake;
 pub struct AboutJob<'a> {
     /// Schema version of the message.
     pub schema: i64,
-    /// The source.
     pub source: &'a str,
-    /// The dedupe key.
     pub dedupe_key: &'a str,
     /// The tenant's slug; empty if a newer schema does not have it.
     pub organization: &'a str,

@@ -34,9 +34,7 @@ impl Discarded {
 /// built in memory, whatever its size.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The source.
     pub source: Option<String>,
-    /// The dedupe key.
     pub dedupe_key: Option<String>,
 }
 
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_says_whose_it_is_as_far_as_it_goes() {
+    fn the_beginning_of_a_body_gives_its_source_and_key_as_far_as_it_goes() {
         let body = "\u{feff}{\"source\": \"a\", \"events\": [1, {\"x\": 2}], \"dedupe_key\": \"k\", \"account\": \"…";
         assert_eq!(
             Said::by_beginning(body.as_bytes()),
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_body_that_cannot_be_read_says_nothing() {
+    fn a_whole_body_that_cannot_be_parsed_gives_no_source_and_no_key() {
         assert_eq!(
             Said::by(b"{\"source\": \"a\", \"dedupe_key\": 7}"),
             said(Some("a"), None)

@@ -39,8 +39,8 @@ pub struct Envelope {
     /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its
     /// connection (<https://www.rabbitmq.com/docs/validated-user-id>).
     pub user_id: Option<String>,
-    /// Size of the header table in bytes.
-    pub header_bytes: usize,
+    /// Whether the header table is larger than [`HEADERS_LIMIT`].
+    pub headers_too_large: bool,
 }
 
 /// A decoded intake message.
@@ -60,11 +60,9 @@ pub enum Intake {
 /// The known fields of a job with a newer schema.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Newer {
-    /// Version of the schema.
     pub schema: i64,
     /// The producer.
     pub source: String,
-    /// The dedupe key.
     pub dedupe_key: String,
     /// The tenant's slug, if the message has it in the same place as this schema.
     pub organization: String,
@@ -187,7 +185,7 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refus
     if body.len() > MESSAGE_LIMIT {
         return Err(Refusal::TooLarge(body.len()));
     }
-    if envelope.header_bytes > HEADERS_LIMIT {
+    if envelope.headers_too_large {
         return Err(Refusal::HeadersTooLarge);
     }
     let media = envelope.content_type.as_deref().unwrap_or_default();

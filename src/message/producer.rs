@@ -38,7 +38,6 @@ pub enum Named<'a> {
     Application(&'a str),
 }
 
-/// The sender of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
     /// Every message is trusted. Holds the user that RabbitMQ has verified, if the message has

@@ -6,13 +6,10 @@ use crate::quota::Over;
 /// The reason why a message became a dead letter. Its `Display` text states what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Over the size limit.
     #[error("expected a message of at most {MESSAGE_LIMIT} bytes, got {0}")]
     TooLarge(usize),
-    /// Over the header limit.
     #[error("the header table has more than {HEADERS_LIMIT} bytes")]
     HeadersTooLarge,
-    /// The content type is not JSON.
     #[error("expected the content type application/json, got {0:?}")]
     ContentType(String),
     /// Compressed or otherwise encoded.
@@ -20,13 +17,10 @@ pub enum Refusal {
         "expected a body without content_encoding, or with identity or utf-8, got {0:?}; use a body that is not compressed"
     )]
     ContentEncoding(String),
-    /// The body is not UTF-8.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),
-    /// Not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// The body is nested too deeply.
     #[error("the body is nested deeper than {DEPTH_LIMIT} arrays and objects")]
     TooDeep,
     /// The body does not match the schema.
@@ -37,18 +31,14 @@ pub enum Refusal {
         /// What is wrong with it.
         detail: String,
     },
-    /// A required field is missing.
     #[error("`{0}` is required")]
     Missing(&'static str),
-    /// Too many events.
     #[error("expected at most {EVENTS_LIMIT} events, got {0}")]
     TooManyEvents(usize),
-    /// A job with the same key and another payload exists.
     #[error(
         "job {0} has the same dedupe_key and another payload; use a new dedupe_key for a new job"
     )]
     DedupeConflict(String),
-    /// The routing key is unknown.
     #[error("the routing key {0:?} is unknown")]
     RoutingKey(String),
     /// A `configure` or `cancel` with a newer schema, whose meaning is unknown.
@@ -77,7 +67,6 @@ pub enum Refusal {
         what: &'static str,
         /// The producer that sent the message.
         producer: String,
-        /// The name.
         value: String,
     },
     /// The message claims to be a replay by an operator, without a valid proof.
@@ -93,7 +82,6 @@ pub enum Refusal {
     /// `not_before` is too far in the future.
     #[error("expected a `not_before` within {days} days, got {got}; use an earlier time", days = LONGEST_DELAY.whole_days(), got = .0)]
     TooFarAhead(String),
-    /// A wake-up that cannot be parsed.
     #[error(
         "the wake-up cannot be parsed: {0}; expected {{\"job_id\": …}}, which only workers send"
     )]

@@ -129,17 +129,14 @@ pub(super) fn control_schema<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     }
 }
 
-/// Deserializes a `source`.
 pub(super) fn source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text::<D, SOURCE_LENGTH>(deserializer)
 }
 
-/// Deserializes a dedupe key.
 pub(super) fn dedupe_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text::<D, KEY_LENGTH>(deserializer)
 }
 
-/// Deserializes an account id.
 pub(super) fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text::<D, ACCOUNT_LENGTH>(deserializer)
 }

@@ -52,7 +52,7 @@ const HEADERS: usize = 64;
 /// descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long open connections may continue after the server is cancelled.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until `cancel`. Connections that are open then may continue for a second.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
@@ -96,7 +96,7 @@ async fn serve_within(
     }
     drop(door);
     // Connections that take longer are cut off.
-    drop(tokio::time::timeout(GOODBYE, open.collect::<Vec<_>>()).await);
+    drop(tokio::time::timeout(CLOSE_GRACE, open.collect::<Vec<_>>()).await);
 }
 
 /// Serves one request, and returns the place of the connection.
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_read_the_answer_and_who_waits_for_none_are_cut_off() {
+    async fn a_request_without_an_answer_and_a_client_that_does_not_read_are_cut_off() {
         with(SHORT, async |address| {
             assert_eq!(
                 sent(address, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await,
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_being_answered_keeps_its_place() {
+    async fn a_connection_that_is_being_answered_keeps_its_place() {
         with(LONG, async |address| {
             let mut busy = Vec::new();
             for _ in 0..3 {

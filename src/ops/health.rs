@@ -32,7 +32,7 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// The longest time for the checks. The timeout of a probe must be longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const CHECKS_LIMIT: Duration = Duration::from_secs(3);
 
 /// Answers as long as the event loop runs. Nothing else is checked, so an unavailable dependency
 /// does not get the process killed.
@@ -42,7 +42,7 @@ pub(super) async fn livez() -> &'static str {
 
 /// Answers 200 or 503 with `{"ready": bool, "checks": {name: {"ok": bool, "detail": text}}}`.
 pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
-    let checks = look(state.readiness.as_ref(), &state.looking, PATIENCE).await;
+    let checks = run_checks(state.readiness.as_ref(), &state.checking, CHECKS_LIMIT).await;
     let ready = checks.iter().all(|check| check.ok);
     let shown: Map<String, Value> = checks
         .into_iter()
@@ -58,15 +58,19 @@ pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
 
 /// Runs the checks of one request at a time, so that concurrent requests use no more than one of
 /// the worker's connections to Postgres.
-async fn look(readiness: &dyn Readiness, looking: &Mutex<()>, patience: Duration) -> Vec<Check> {
+async fn run_checks(
+    readiness: &dyn Readiness,
+    checking: &Mutex<()>,
+    limit: Duration,
+) -> Vec<Check> {
     let in_turn = async {
-        let _turn = looking.lock().await;
+        let _turn = checking.lock().await;
         readiness.checks().await
     };
-    tokio::time::timeout(patience, in_turn)
+    tokio::time::timeout(limit, in_turn)
         .await
         .unwrap_or_else(|_| {
-            let detail = format!("no answer within {} s", patience.as_secs());
+            let detail = format!("no answer within {} s", limit.as_secs());
             vec![Check {
                 name: "checks".to_owned(),
                 ok: false,
@@ -92,8 +96,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_hangs_is_not_ready() {
-        let checks = look(&Hangs, &Mutex::default(), Duration::ZERO).await;
+    async fn checks_that_hang_are_not_ready() {
+        let checks = run_checks(&Hangs, &Mutex::default(), Duration::ZERO).await;
         assert!(
             !checks[0].ok && checks[0].detail.contains("no answer"),
             "{checks:?}"
@@ -122,11 +126,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_who_ask_at_once_look_one_after_the_other() {
-        let (crowded, looking) = (Crowded::default(), Mutex::default());
-        let all =
-            futures_util::future::join_all((0..50).map(|_| look(&crowded, &looking, PATIENCE)))
-                .await;
+    async fn concurrent_requests_run_the_checks_one_after_the_other() {
+        let (crowded, checking) = (Crowded::default(), Mutex::default());
+        let all = futures_util::future::join_all(
+            (0..50).map(|_| run_checks(&crowded, &checking, CHECKS_LIMIT)),
+        )
+        .await;
         assert!(all.iter().all(Vec::is_empty) && crowded.most.load(Ordering::Relaxed) == 1);
     }
 }

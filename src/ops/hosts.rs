@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_refused_unread() {
+    fn a_request_with_a_body_is_refused_before_it_is_read() {
         for (header, refused) in [
             (("content-length", "0"), false),
             (("content-length", "1"), true),

@@ -23,7 +23,7 @@ use super::hosts::{HostNames, only_ours};
 pub struct OpsState {
     pub(super) readiness: Arc<dyn Readiness>,
     /// Held by the one request that runs the readiness checks.
-    pub(super) looking: Arc<Mutex<()>>,
+    pub(super) checking: Arc<Mutex<()>>,
     metrics: PrometheusHandle,
 }
 
@@ -33,7 +33,7 @@ impl OpsState {
     pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
         Self {
             readiness,
-            looking: Arc::default(),
+            checking: Arc::default(),
             metrics,
         }
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_is_ready_when_every_check_is_right_and_says_which_is_not() {
+    async fn a_worker_is_ready_if_every_check_succeeds_and_names_those_that_do_not() {
         let ready = get(
             Fake(vec![check("postgres", true), check("schema", true)]),
             "/readyz",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_lives_whatever_its_checks_say() {
+    async fn a_process_is_alive_whatever_its_checks_report() {
         let alive = get(Fake(vec![check("postgres", false)]), "/livez").await;
         assert!(
             alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("ok\n"),

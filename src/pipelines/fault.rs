@@ -15,9 +15,7 @@ pub enum ProductFault {
     /// A person has disabled the installation.
     #[error("the installation of account {account} is disabled")]
     InstallationDisabled {
-        /// The installation's integration.
         integration_id: i64,
-        /// The installation's organization.
         organization_id: i64,
         /// The account's name.
         account: String,
@@ -25,7 +23,6 @@ pub enum ProductFault {
     /// An identity's token has expired, or Azure DevOps refuses it.
     #[error("identity {identity_id} must sign in again: {why}")]
     Reauthentication {
-        /// The identity.
         identity_id: i64,
         /// The version of the token that was used.
         version: i64,
@@ -58,7 +55,6 @@ pub enum ProductFault {
         /// The tenant's slug.
         organization: String,
     },
-    /// The destination of a message no longer exists.
     #[error("destination {0} no longer exists")]
     DestinationGone(i64),
     /// A person has disabled the destination.
@@ -66,40 +62,26 @@ pub enum ProductFault {
     DestinationDisabled {
         /// Row id.
         id: i64,
-        /// Its name.
         name: String,
     },
     /// The job that a click created no longer exists, and with it the token that answers the
     /// click.
     #[error("job {0} has no interaction to answer")]
     InteractionGone(JobId),
-    /// The click is too old to be answered.
     #[error("the click that created job {0} is too old to be answered")]
     InteractionExpired(JobId),
     /// A destination's policy for unknown outcomes is neither `resend` nor `hold`.
     #[error(
         "expected the policy for unknown outcomes of destination `{name}` to be `resend` or `hold`, got `{policy}`"
     )]
-    UnknownPolicy {
-        /// The destination's name.
-        name: String,
-        /// Its policy.
-        policy: String,
-    },
-    /// A destination has a kind that this worker does not support.
+    UnknownPolicy { name: String, policy: String },
     #[error("destination `{name}` has the kind `{kind}`, which this worker does not support")]
-    UnknownChannel {
-        /// The destination's name.
-        name: String,
-        /// Its kind.
-        kind: String,
-    },
+    UnknownChannel { name: String, kind: String },
     /// A destination's kind has changed since its message was rendered.
     #[error(
         "the message was rendered for the kind `{rendered}`, but destination `{name}` now has the kind `{kind}`"
     )]
     ChannelChanged {
-        /// The destination's name.
         name: String,
         /// Its present kind.
         kind: String,

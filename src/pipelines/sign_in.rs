@@ -319,7 +319,7 @@ impl Services {
         let (tracker, identity_id, version) =
             (self.tracker.clone(), seen.identity_id, seen.version);
         let give_up = Instant::now() + SAVING;
-        let (tell, told) = oneshot::channel();
+        let (sender, saved_result) = oneshot::channel();
         let saving = async move {
             let saved = loop {
                 match tracker.save_tokens(identity_id, version, &tokens).await {
@@ -334,10 +334,11 @@ impl Services {
                 }
             };
             // The receiver may be gone; the tokens are saved anyway.
-            drop(tell.send(saved));
+            drop(sender.send(saved));
         };
         (self.spawn)("token save", Box::pin(saving.in_current_span()));
-        told.await
+        saved_result
+            .await
             .expect("the save task sends its result unless it panics")
     }
 }

@@ -103,7 +103,7 @@ fn states() -> Value {
 }
 
 #[tokio::test]
-async fn a_request_that_asks_for_nothing_reaches_nobody_from_the_search_to_the_end() {
+async fn a_request_that_asks_for_nothing_passes_every_stage_and_has_no_follow_ups() {
     let job = job("dispatch", &request());
     let found = json!({ "found": { "integration_id": 3, "account_id": "acc-1" } });
     let mut known = outputs(&[
@@ -172,7 +172,7 @@ async fn configuration_is_asked_for_whether_or_not_the_stages_in_between_have_ru
 }
 
 #[tokio::test]
-async fn who_clicked_is_asked_and_told_without_the_token_being_passed_on() {
+async fn a_click_is_answered_without_passing_the_token_on() {
     let mut request = request();
     request["interaction"] =
         json!({ "application_id": "99", "sealed_token": "v1.canary", "message_id": null });
@@ -248,7 +248,7 @@ async fn the_plan_and_the_events_it_came_from_are_applied_together() {
 }
 
 #[tokio::test]
-async fn an_ill_database_is_nobody_s_attempt() {
+async fn an_unavailable_database_uses_no_attempt() {
     let stages = [
         ("dispatch", "check_account"),
         ("assignee_sync", "find_assignee"),

@@ -29,7 +29,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
     pub const ALL: [Self; 5] = [
         Self::Open,
         Self::Later,
@@ -80,7 +79,6 @@ impl Kind {
 /// A number of rows and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Amount {
-    /// Rows.
     pub rows: u64,
     /// Bytes of the received messages.
     pub bytes: u64,
@@ -147,7 +145,6 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// Returns the amount of one kind.
     #[must_use]
     pub const fn of(&self, kind: Kind) -> Amount {
         match kind {
@@ -171,7 +168,6 @@ impl Amounts {
     }
 }
 
-/// The holder of a quota.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A producer; `None` for all messages without a producer together.

@@ -10,7 +10,6 @@ pub const PRODUCER_QUOTAS: &str =
 /// name an organization.
 pub const ORGANIZATION_QUOTAS: &str = "open=90000/2GiB,later=90000/2GiB,waiting=200000/4GiB";
 
-/// Kinds of quotas of a producer.
 const OF_PRODUCERS: &[Kind] = &Kind::ALL;
 /// Kinds of quotas of an organization.
 const OF_ORGANIZATIONS: &[Kind] = &[Kind::Open, Kind::Later, Kind::Waiting];

@@ -8,9 +8,7 @@ use super::{Amount, Amounts, Holder, Kind};
 /// A quota that a message would exceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Over {
-    /// Holder of the quota.
     pub holder: Holder,
-    /// Kind of the quota.
     pub kind: Kind,
     /// Whether bytes exceed the quota; otherwise rows do.
     pub in_bytes: bool,
@@ -43,7 +41,6 @@ impl fmt::Display for Over {
 /// The state of a quota when a replica asks for a grant.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Holder of the quota.
     pub holder: &'a Holder,
     /// The quotas.
     pub limits: &'a Amounts,

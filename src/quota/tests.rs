@@ -48,7 +48,7 @@ fn a_setting_changes_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn what_is_no_quota_is_named() {
+fn an_invalid_quota_is_named() {
     for wrong in [
         "open",
         "closed=1",
@@ -82,7 +82,7 @@ fn one_producer_or_organization_cannot_reach_the_backlog_that_stops_intake() {
 }
 
 #[test]
-fn a_full_quota_says_whose_it_is_and_what_helps() {
+fn a_full_quota_names_its_holder_and_the_remedy() {
     let (holder, limits) = (shop(), ten());
     let used = Amounts {
         open: amount(10, 1000),
@@ -158,7 +158,7 @@ fn an_open_job_takes_room_among_those_that_wait_and_one_for_later_needs_an_open_
 }
 
 #[test]
-fn a_replica_gets_a_share_of_the_room_and_what_it_needs_where_the_share_is_less() {
+fn a_replica_is_granted_its_share_and_at_least_what_it_needs() {
     let (holder, limits) = (
         shop(),
         Amounts {
@@ -202,7 +202,6 @@ enum Step {
     Make(usize, u64),
     /// What a replica is writing becomes visible to the count.
     Land(usize),
-    /// A row is finished.
     Finish,
     /// The grant of a replica ends.
     Expire(usize),

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::addresses;
 use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
-use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
+use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Requested};
 
 /// Postgres ends a pooled statement that exceeds its timeout before [`SILENCE`] has passed; a
 /// statement that takes longer has lost its server. Every statement finds its rows through an
@@ -169,10 +169,10 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
     config.tcp_user_timeout(Duration::from_secs(10));
     config.keepalives_idle(Duration::from_secs(10));
     config.application_name("dispatch-worker");
-    let wish = match mode {
-        None => Wish::Silent,
-        Some("disable" | "prefer") => Wish::Plaintext,
-        Some(_) => Wish::Tls,
+    let requested = match mode {
+        None => Requested::Unspecified,
+        Some("disable" | "prefer") => Requested::Plaintext,
+        Some(_) => Requested::Tls,
     };
     let hosts = hosts(&config);
     let (user, password) = (
@@ -185,14 +185,14 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
             host,
             user,
             password,
-            wish,
+            requested,
         })
     };
     let judged = hosts.iter().map(judge).collect::<Result<Vec<_>, _>>()?;
     if judged.contains(&Encryption::Tls) {
         // The driver's default, `prefer`, falls back to plaintext silently.
         config.ssl_mode(SslMode::Require);
-    } else if wish == Wish::Silent {
+    } else if requested == Requested::Unspecified {
         // On this machine, a self-signed certificate of the server must not prevent the
         // connection.
         config.ssl_mode(SslMode::Disable);

@@ -66,21 +66,20 @@ pub struct Peer<'a> {
     /// The password; empty if there is none.
     pub password: &'a [u8],
     /// The encryption that the URL asks for.
-    pub wish: Wish,
+    pub requested: Requested,
 }
 
 /// The encryption that a URL asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Requested {
     /// The URL requires TLS.
     Tls,
     /// The URL permits plaintext.
     Plaintext,
     /// The URL states nothing.
-    Silent,
+    Unspecified,
 }
 
-/// The encryption of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
     /// TLS with a verified certificate, or no link.
@@ -100,7 +99,6 @@ pub enum LinkFault {
     Plaintext {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
         /// What to use in the URL.
         right: &'static str,
@@ -112,7 +110,6 @@ pub enum LinkFault {
     DefaultPassword {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
     },
     /// Secrets in a database on another machine would be sealed with a published key.
@@ -124,13 +121,11 @@ pub enum LinkFault {
     PublishedKey {
         /// The server.
         service: &'static str,
-        /// Its host.
         host: String,
     },
     /// An authority is set, but the URL permits plaintext.
     #[error("{setting} is set, but the URL permits plaintext; use {right}, or unset {setting}")]
     Contradiction {
-        /// The setting.
         setting: &'static str,
         /// What to use in the URL.
         right: &'static str,
@@ -138,14 +133,12 @@ pub enum LinkFault {
     /// The file of certificate authorities cannot be used.
     #[error("{setting}: {} {why}; use a PEM file with the certificates of your authority", path.display())]
     Ca {
-        /// The setting.
         setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// The TLS library cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
 }
@@ -187,21 +180,21 @@ impl Endpoint {
         let Peer {
             service,
             host,
-            wish,
+            requested,
             ..
         } = *peer;
         let is_here = is_this_machine(host);
         self.published.judge(peer)?;
-        match wish {
-            Wish::Tls => Ok(Encryption::Tls),
-            Wish::Silent if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
-            Wish::Silent => Ok(Encryption::Tls),
-            Wish::Plaintext if self.ca.is_some() => Err(LinkFault::Contradiction {
+        match requested {
+            Requested::Tls => Ok(Encryption::Tls),
+            Requested::Unspecified if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
+            Requested::Unspecified => Ok(Encryption::Tls),
+            Requested::Plaintext if self.ca.is_some() => Err(LinkFault::Contradiction {
                 setting: service.ca_setting,
                 right: service.encrypted,
             }),
-            Wish::Plaintext if is_here => Ok(Encryption::Plaintext),
-            Wish::Plaintext if self.allow_plaintext => {
+            Requested::Plaintext if is_here => Ok(Encryption::Plaintext),
+            Requested::Plaintext if self.allow_plaintext => {
                 service.warned.call_once(|| {
                     tracing::warn!(
                         service = service.name,
@@ -212,7 +205,7 @@ impl Endpoint {
                 });
                 Ok(Encryption::Plaintext)
             }
-            Wish::Plaintext => Err(LinkFault::Plaintext {
+            Requested::Plaintext => Err(LinkFault::Plaintext {
                 service: service.name,
                 host: host.to_owned(),
                 right: service.encrypted,
@@ -307,194 +300,4 @@ pub fn is_this_machine(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer<'a>(host: &'a str, user: &'a str, password: &'a str, wish: Wish) -> Peer<'a> {
-        Peer {
-            service: &POSTGRES,
-            host,
-            user,
-            password: password.as_bytes(),
-            wish,
-        }
-    }
-
-    fn link(ca: Option<&str>, allow_plaintext: bool) -> Endpoint {
-        Endpoint::new(
-            "postgres://canary".into(),
-            ca.map(PathBuf::from),
-            allow_plaintext,
-        )
-    }
-
-    #[test]
-    fn links_to_other_machines_are_encrypted_unless_a_setting_permits_plaintext() {
-        let (here, there) = ("127.0.0.1", "db.example");
-        for (host, wish, ca, allowed, right) in [
-            (there, Wish::Silent, None, false, Ok(Encryption::Tls)),
-            (there, Wish::Silent, None, true, Ok(Encryption::Tls)),
-            (there, Wish::Tls, Some("ca.pem"), false, Ok(Encryption::Tls)),
-            (
-                there,
-                Wish::Plaintext,
-                None,
-                false,
-                Err("plaintext; use sslmode=require"),
-            ),
-            (
-                there,
-                Wish::Plaintext,
-                None,
-                true,
-                Ok(Encryption::Plaintext),
-            ),
-            (
-                there,
-                Wish::Plaintext,
-                Some("ca.pem"),
-                true,
-                Err("DISPATCH_DATABASE_CA is set"),
-            ),
-            (here, Wish::Silent, None, false, Ok(Encryption::Plaintext)),
-            (
-                here,
-                Wish::Silent,
-                Some("ca.pem"),
-                false,
-                Ok(Encryption::Tls),
-            ),
-            (here, Wish::Tls, None, false, Ok(Encryption::Tls)),
-            (
-                here,
-                Wish::Plaintext,
-                None,
-                false,
-                Ok(Encryption::Plaintext),
-            ),
-            (
-                here,
-                Wish::Plaintext,
-                Some("ca.pem"),
-                false,
-                Err("DISPATCH_DATABASE_CA is set"),
-            ),
-        ] {
-            let judged = link(ca, allowed).judge(&peer(host, "worker", "of its own", wish));
-            match (judged, right) {
-                (Ok(found), Ok(right)) => {
-                    assert_eq!(found, right, "{host} {wish:?} {ca:?} {allowed}")
-                }
-                (Err(fault), Err(part)) => assert!(fault.to_string().contains(part), "{fault}"),
-                (judged, right) => {
-                    panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, expected {right:?}")
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn default_passwords_are_refused_for_other_machines_whatever_the_settings_permit() {
-        for (user, password) in [
-            ("guest", "guest"),
-            ("guest", "of its own"),
-            ("postgres", "postgres"),
-            ("dispatch", "Password"),
-            ("dispatch", "dispatch"),
-            ("Dispatch", "dispatch"),
-            ("dispatch", "changeme"),
-            ("dispatch", "SECRET"),
-        ] {
-            for wish in [Wish::Tls, Wish::Plaintext] {
-                let fault = link(None, true)
-                    .judge(&peer("db.example", user, password, wish))
-                    .unwrap_err();
-                assert!(matches!(fault, LinkFault::DefaultPassword { .. }), "{user}");
-                assert!(
-                    fault.to_string().contains("of your own")
-                        && !fault.to_string().contains(password),
-                    "{fault}"
-                );
-                assert!(
-                    link(None, false)
-                        .judge(&peer("::1", user, password, wish))
-                        .is_ok()
-                );
-            }
-        }
-        for (user, password) in [
-            ("postgres", "kT7v"),
-            ("dispatch", ""),
-            ("dispatch", "passwords"),
-        ] {
-            assert!(
-                link(None, false)
-                    .judge(&peer("db.example", user, password, Wish::Tls))
-                    .is_ok(),
-                "{user}"
-            );
-        }
-    }
-
-    #[test]
-    fn this_machine_is_distinguished_from_others() {
-        for here in [
-            "localhost",
-            "127.0.0.1",
-            "127.9.9.9",
-            "::1",
-            "[::1]",
-            "/run/postgresql",
-        ] {
-            assert!(is_this_machine(here), "{here}");
-        }
-        for there in [
-            "localhost.example",
-            "127.0.0.1.example",
-            "10.0.0.1",
-            "0.0.0.0",
-            "::ffff:127.0.0.1",
-            "",
-            "rabbitmq",
-        ] {
-            assert!(!is_this_machine(there), "{there}");
-        }
-    }
-
-    #[test]
-    fn the_fault_of_a_file_without_authorities_states_what_is_wrong() {
-        let folder = std::env::temp_dir().join(format!("authorities-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&folder).unwrap();
-        for (name, text, part) in [
-            ("missing", None, "cannot be read"),
-            ("empty", Some(""), "holds no certificate"),
-            (
-                "cut",
-                Some("-----BEGIN CERTIFICATE-----\nAAAA"),
-                "is not PEM",
-            ),
-            (
-                "bad",
-                Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-                "certificate that cannot be parsed",
-            ),
-        ] {
-            let path = folder.join(name);
-            if let Some(text) = text {
-                std::fs::write(&path, text).unwrap();
-            }
-            let fault = Endpoint::new("x".into(), Some(path), false)
-                .tls(&RABBITMQ)
-                .unwrap_err()
-                .to_string();
-            assert!(
-                fault.contains(part)
-                    && fault.contains("DISPATCH_AMQP_CA")
-                    && fault.contains("use a PEM file"),
-                "{fault}"
-            );
-        }
-        std::fs::remove_dir_all(folder).unwrap();
-        assert!(!format!("{:?}", link(None, false)).contains("canary"));
-    }
-}
+mod tests;

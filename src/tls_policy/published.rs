@@ -99,7 +99,7 @@ const DEFAULT_PASSWORDS: [&str; 16] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls_policy::{POSTGRES, Wish};
+    use crate::tls_policy::{POSTGRES, Requested};
 
     fn judge(published: Published, host: &str, password: &str) -> Result<(), LinkFault> {
         published.judge(&Peer {
@@ -107,7 +107,7 @@ mod tests {
             host,
             user: "worker",
             password: password.as_bytes(),
-            wish: Wish::Tls,
+            requested: Requested::Tls,
         })
     }
 

@@ -130,7 +130,7 @@ impl<'a> News<'a> {
 
     /// Returns the status that this link requests. The plan's status was derived from the link
     /// that an earlier stage read; here the locked link decides.
-    fn wished_status(&self) -> Option<bool> {
+    fn requested_status(&self) -> Option<bool> {
         if !self.tells_status() {
             return None;
         }
@@ -201,16 +201,16 @@ pub(super) fn judge<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Verdict<'a> {
 }
 
 fn decide_status<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Option<StatusDecision<'a>> {
-    let wishes = news.iter().filter_map(|one| {
+    let requested = news.iter().filter_map(|one| {
         Some((
             one.rank(),
             StatusDecision {
-                resolved: one.wished_status()?,
+                resolved: one.requested_status()?,
                 news: one,
             },
         ))
     });
-    let (_, last) = wishes.max_by_key(|(rank, _)| *rank)?;
+    let (_, last) = requested.max_by_key(|(rank, _)| *rank)?;
     (last.resolved != group.resolved).then_some(last)
 }
 
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_changes_at_one_moment_the_same_one_decides_in_either_order() {
+    fn two_changes_at_one_moment_are_decided_the_same_in_either_order() {
         let at = datetime!(2026-01-01 10:00 UTC);
         let (one, two) = (
             planned(1, at, AssigneePlan::Assign(1)),

@@ -58,7 +58,6 @@ pub(super) async fn destinations_by_name(
         .collect()
 }
 
-/// Returns a destination.
 pub(super) async fn destination(
     client: &impl GenericClient,
     keyring: &Keyring,

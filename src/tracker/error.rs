@@ -15,7 +15,6 @@ pub enum TrackerFault {
     /// The pool returned no connection.
     #[error("no connection to the tracker's tables is available")]
     Pool(#[from] PoolError),
-    /// A sealed value cannot be opened.
     #[error("a token or secret of the tracker cannot be opened")]
     Secret(#[from] SecretError),
     /// A reference to something that does not exist.
@@ -25,7 +24,6 @@ pub enum TrackerFault {
         at: String,
         /// The kind of the missing object.
         kind: &'static str,
-        /// The missing name.
         name: String,
         /// The names to use instead.
         right: String,
@@ -38,7 +36,6 @@ pub enum TrackerFault {
         /// The problem and its solution.
         problem: String,
     },
-    /// A stage's output cannot be serialized as JSON.
     #[error("the applied changes cannot be serialized as JSON")]
     Encode(#[source] serde_json::Error),
 }

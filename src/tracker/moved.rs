@@ -94,18 +94,19 @@ mod tests {
 
     use super::*;
 
+    /// Returns the refusal of a change of kind and settings without the secret.
+    fn refusal(kinds: [&str; 2], configs: [&Value; 2]) -> Option<String> {
+        let [from, to] = [0, 1].map(|n| Target {
+            kind: kinds[n],
+            config: configs[n],
+        });
+        stays("chat", from, to, "`secret`")
+            .map_err(|fault| fault.to_string())
+            .err()
+    }
+
     #[test]
-    fn kind_host_and_channel_are_the_place_and_what_only_shapes_a_message_is_not() {
-        let said = |kinds: [&str; 2], configs: [&Value; 2]| {
-            let [from, to] = [0, 1].map(|n| Target {
-                kind: kinds[n],
-                config: configs[n],
-            });
-            stays("chat", from, to, "`secret`")
-                .map_err(|fault| fault.to_string())
-                .err()
-        };
-        let same = |kind: &str, before: Value, after: Value| said([kind; 2], [&before, &after]);
+    fn a_setting_that_only_shapes_a_message_changes_without_the_secret() {
         for (kind, before, after) in [
             (
                 "webhook",
@@ -119,8 +120,12 @@ mod tests {
             ),
             ("slack", json!({"channel": "C1"}), json!({"channel": "C1"})),
         ] {
-            assert_eq!(same(kind, before, after), None, "{kind}");
+            assert_eq!(refusal([kind; 2], [&before, &after]), None, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_change_of_host_or_channel_requires_the_secret_again() {
         for (kind, before, after, part) in [
             (
                 "webhook",
@@ -165,19 +170,23 @@ mod tests {
                 "`config` changes from [1] to {}",
             ),
         ] {
-            let why = same(kind, before, after).unwrap();
+            let refusal = refusal([kind; 2], [&before, &after]).unwrap();
             assert!(
-                why.contains(part)
-                    && why.contains("expected the secret again")
-                    && why.ends_with("; use `secret`"),
-                "{why}"
+                refusal.contains(part)
+                    && refusal.contains("expected the secret again")
+                    && refusal.ends_with("; use `secret`"),
+                "{refusal}"
             );
         }
-        let why = said(["discord_webhook", "teams"], [&json!({}); 2]).unwrap();
+    }
+
+    #[test]
+    fn a_change_of_kind_requires_the_secret_again() {
+        let refusal = refusal(["discord_webhook", "teams"], [&json!({}); 2]).unwrap();
         assert!(
-            why.starts_with("destination chat: ")
-                && why.contains("kind changes from \"discord_webhook\" to \"teams\""),
-            "{why}"
+            refusal.starts_with("destination chat: ")
+                && refusal.contains("kind changes from \"discord_webhook\" to \"teams\""),
+            "{refusal}"
         );
     }
 }

@@ -62,7 +62,6 @@ pub struct Identity {
 /// An identity's opened access token.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
-    /// The identity.
     pub identity_id: i64,
     /// The slug of the identity's organization.
     pub organization: String,
@@ -107,7 +106,6 @@ pub struct Turn {
 /// The tokens that Microsoft Entra returned.
 #[derive(Debug)]
 pub struct NewTokens {
-    /// The new access token.
     pub access_token: SecretString,
     /// The new refresh token; `None` keeps the old one (RFC 6749 §6).
     pub refresh_token: Option<SecretString>,
@@ -128,10 +126,8 @@ pub struct GivenTokens {
     pub end: TokenEnd,
 }
 
-/// The expiry of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenEnd {
-    /// At this time.
     At(OffsetDateTime),
     /// After this duration from now, by Postgres' clock.
     In(std::time::Duration),
@@ -151,7 +147,6 @@ pub struct IdentityRow {
     pub token_expires_at: OffsetDateTime,
     /// The version of the tokens; each change increments it.
     pub version: i64,
-    /// Whether it has a refresh token.
     pub has_refresh_token: bool,
     /// When Microsoft Entra last refused the refresh token; `None` if it has accepted one since.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -172,13 +167,10 @@ pub struct User {
 /// A group linked to a work item, in an organization whose assignee or status inbound sync is on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkedGroup {
-    /// The group.
     pub group_id: i64,
-    /// Its project.
     pub project_id: i64,
     /// The tenant.
     pub organization_id: i64,
-    /// The linked work item.
     pub work_item_id: i64,
     /// The settings of this organization's installation.
     pub settings: SyncSettings,
@@ -193,9 +185,7 @@ pub struct LinkedGroup {
 /// The plan of `sync_assignees` for one (group, work item) link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedLink {
-    /// The group.
     pub group_id: i64,
-    /// The work item.
     pub work_item_id: i64,
     /// The revision of the work item that was read.
     pub rev: i64,
@@ -205,9 +195,7 @@ pub struct PlannedLink {
     /// The assignee in Azure DevOps (lowercase e-mail or unique name), `None` = unassigned;
     /// identifies our own writes.
     pub tracker_assignee: Option<String>,
-    /// The plan for the assignee.
     pub assignee: AssigneePlan,
-    /// The plan for the status.
     pub status: StatusPlan,
     /// The work item's state category, as a word.
     pub category: String,
@@ -219,9 +207,7 @@ pub struct PlannedLink {
 pub enum AssigneePlan {
     /// Assigns this user.
     Assign(i64),
-    /// Removes the assignee.
     Unassign,
-    /// Keeps the assignee.
     Keep,
     /// Keeps the assignee, because the one in Azure DevOps matches no user; contains the reason.
     Unresolved(String),
@@ -248,7 +234,6 @@ pub enum Changes {
         integration_id: i64,
         /// The plan, one entry per link.
         links: Vec<PlannedLink>,
-        /// The ids of the events.
         seen_events: Vec<String>,
     },
     /// Stage `patch_work_item`: the revision that our own write made, or that already had our
@@ -258,7 +243,6 @@ pub enum Changes {
         group_id: i64,
         /// The account of the work item.
         integration_id: i64,
-        /// The work item.
         work_item_id: i64,
         /// The revision with our value.
         rev: i64,
@@ -286,9 +270,7 @@ pub struct Applied {
 /// A group whose assignee changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssigneeChange {
-    /// The group.
     pub group_id: i64,
-    /// Its organization.
     pub organization_id: i64,
     /// The group's short id, as shown to people (`WEB-17`).
     pub group_short_id: String,
@@ -305,9 +287,7 @@ pub struct AssigneeChange {
 /// A group whose status changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusChange {
-    /// The group.
     pub group_id: i64,
-    /// Its organization.
     pub organization_id: i64,
     /// The group's short id, as shown to people.
     pub group_short_id: String,
@@ -322,20 +302,16 @@ pub struct StatusChange {
 /// A link whose work item does not have its group's assignee.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BehindLink {
-    /// The group.
     pub group_id: i64,
-    /// The work item.
     pub work_item_id: i64,
 }
 
 /// A work item that should have its group's assignee.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboundLink {
-    /// The group.
     pub group_id: i64,
     /// The account of the work item.
     pub integration_id: i64,
-    /// The work item.
     pub work_item_id: i64,
 }
 
@@ -386,6 +362,5 @@ pub struct Clicked {
 /// The cause of a change, for activity rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ChangedBy {
-    /// The job.
     pub job: JobId,
 }

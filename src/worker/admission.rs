@@ -41,7 +41,6 @@ impl Admission {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Returns the sender of a message.
     pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
         let user = match delivery.header(REPLAY) {
             // An operator replays the message for its producer. A message kept before producers
@@ -94,7 +93,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     ) -> Result<(), Trouble> {
         let store = self.context.store();
         for since in [cached_since(), received] {
-            let read = || self.context.patiently(|| store.has_organization(slug));
+            let read = || {
+                self.context
+                    .until_available(|| store.has_organization(slug))
+            };
             if self
                 .context
                 .admission
@@ -118,7 +120,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let read = async || {
             Ok(self
                 .context
-                .patiently(|| store.producer(name))
+                .until_available(|| store.producer(name))
                 .await?
                 .map(Arc::new))
         };

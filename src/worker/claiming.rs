@@ -128,13 +128,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             .expect("a fresh id is not in hand");
         let intaken = self
             .context
-            .patiently(|| self.context.writer.intake(&new))
+            .until_available(|| self.context.writer.intake(&new))
             .await?;
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
             room.stored();
         }
+        self.after_intake(intaken, &new, in_hand, place).await
+    }
+
+    /// Continues with the job that was stored, or that was found under the same key.
+    async fn after_intake(
+        &self,
+        intaken: Intaken,
+        new: &NewJob,
+        in_hand: InHand,
+        place: Option<(Permit, TenantShare)>,
+    ) -> Result<Taken, Trouble> {
         match intaken {
-            Intaken::Ours(claim, told) => Ok(match place {
+            Intaken::Ours(claim, announcements) => Ok(match place {
                 Some((permit, share)) => {
                     let held = Holding {
                         _in_hand: in_hand,
@@ -142,20 +153,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                         _share: Some(share),
                         suspect: None,
                     };
-                    Taken::Ours(claim, held, told)
+                    Taken::Ours(claim, held, announcements)
                 }
                 None => Taken::Back,
             }),
-            Intaken::Accepted(told) => {
+            Intaken::Accepted(announcements) => {
                 self.throttle.one_more(ONE_JOB);
-                self.context.announcer.tell(told);
+                self.context.announcer.announce(announcements);
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
                 // If the answer to our own insert was lost, the known job is this one: release it,
                 // so that it can be claimed.
                 drop(in_hand);
-                self.answer_again(known, &new).await?;
+                self.answer_again(known, new).await?;
                 match place {
                     Some((permit, share)) => self.take_row(known, permit, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -231,9 +242,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let store = self.context.store();
             let answer = self
                 .context
-                .patiently(|| store.answer_again(known, reply_to, correlation_id))
+                .until_available(|| store.answer_again(known, reply_to, correlation_id))
                 .await?;
-            self.context.announcer.tell(answer.into_iter().collect());
+            self.context
+                .announcer
+                .announce(answer.into_iter().collect());
         }
         Ok(())
     }
@@ -279,7 +292,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if !limiter.runs {
             let jobs = [wake_up.job_id];
             self.context
-                .patiently(|| self.context.store().unwake(&jobs))
+                .until_available(|| self.context.store().unwake(&jobs))
                 .await?;
             return Ok(Taken::Nothing);
         }
@@ -315,14 +328,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             // only one; without the stamp, the waker publishes another.
             let jobs = [id];
             self.context
-                .patiently(|| self.context.store().unwake(&jobs))
+                .until_available(|| self.context.store().unwake(&jobs))
                 .await?;
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
         let claimed = self
             .context
-            .patiently(|| self.context.writer.claim(replica, id))
+            .until_available(|| self.context.writer.claim(replica, id))
             .await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
@@ -336,7 +349,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Claimed::Not(NotClaimed::NotDue) => {
                 let adopted = self
                     .context
-                    .patiently(|| self.context.store().adopt(replica, id))
+                    .until_available(|| self.context.store().adopt(replica, id))
                     .await?;
                 let Some(claim) = adopted else {
                     return Ok(Taken::Nothing);
@@ -406,7 +419,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.permit_job(&sender, &target, delivery.received_at)
                 .await?;
             self.context
-                .patiently(|| store.configure(&target, &configure.account, first, &actor))
+                .until_available(|| store.configure(&target, &configure.account, first, &actor))
                 .await?
         };
         match answer {
@@ -431,7 +444,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Ok(());
         }
         let store = self.context.store();
-        let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else {
+        let Some(tenant) = self
+            .context
+            .until_available(|| store.tenant(target))
+            .await?
+        else {
             return Ok(());
         };
         let names = [

@@ -27,20 +27,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 CommitError::Changes(fault) => fault,
                 CommitError::Store(error) => error.into(),
             };
-            let is_ill = fault.class() == crate::fault::Class::Infrastructure;
-            if is_ill {
-                report::ill(&fault);
+            let is_unavailable = fault.class() == crate::fault::Class::Infrastructure;
+            if is_unavailable {
+                report::unavailable(&fault);
                 self.context.pause().await;
             }
             // An earlier commit that seemed lost may have landed late, and may be the reason why
             // this one fails.
-            if is_ill || std::mem::take(&mut in_doubt) {
+            if is_unavailable || std::mem::take(&mut in_doubt) {
                 match self
                     .context
-                    .patiently(|| self.context.store().landed(run, &commit))
+                    .until_available(|| self.context.store().landed(run, &commit))
                     .await
                 {
-                    Ok(Landed::No) if is_ill => {
+                    Ok(Landed::No) if is_unavailable => {
                         in_doubt = true;
                         continue;
                     }

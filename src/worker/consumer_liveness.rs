@@ -10,42 +10,40 @@ use tokio_util::sync::CancellationToken;
 use super::lane::LaneLimiter;
 use crate::broker::Publisher;
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-const DEAF_AFTER: Duration = Duration::from_secs(15);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+const STALLED_AFTER: Duration = Duration::from_secs(15);
 
 /// The parts of a lane that the check reads and sets.
 pub struct LaneWatch {
-    /// The limiter whose permits the lane's deliveries use.
     pub limiter: Arc<LaneLimiter>,
-    /// The queue that the lane consumes.
     pub queue: &'static str,
     /// The consumer's prefetch; with 0 it receives nothing on purpose.
     pub prefetch: watch::Receiver<u16>,
     /// When the last delivery arrived.
     pub last_received: watch::Receiver<Instant>,
     /// Set to whether the consumer receives nothing although it should.
-    pub deaf: watch::Sender<bool>,
+    pub stalled: watch::Sender<bool>,
     /// Makes the consumer connect again.
     pub rebuild: Arc<Notify>,
 }
 
 /// Checks every lane every 5 s until `end`, and rebuilds a consumer that has received nothing for
 /// 15 s although it should have.
-pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: CancellationToken) {
+pub async fn check_lanes(lanes: Vec<LaneWatch>, publisher: Publisher, end: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(CHECK_EVERY) => {}
             () = end.cancelled() => return,
         }
         for lane in &lanes {
-            let quiet = lane.last_received.borrow().elapsed() > DEAF_AFTER;
-            let listens = *lane.prefetch.borrow() > 0;
-            let deaf = quiet
-                && listens
+            let quiet = lane.last_received.borrow().elapsed() > STALLED_AFTER;
+            let takes_deliveries = *lane.prefetch.borrow() > 0;
+            let stalled = quiet
+                && takes_deliveries
                 && lane.limiter.free() > 0
                 && has_messages(&publisher, lane.queue).await;
-            lane.deaf.send_replace(deaf);
-            if deaf {
+            lane.stalled.send_replace(stalled);
+            if stalled {
                 tracing::error!(
                     queue = lane.queue,
                     "the queue has messages and the consumer receives none; it is rebuilt"

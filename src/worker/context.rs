@@ -22,9 +22,7 @@ use crate::telemetry::names;
 pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     /// Writes claims and commits.
     pub writer: Arc<Writer<T>>,
-    /// The pipelines.
     pub registry: Arc<Registry<P>>,
-    /// The services that stages call.
     pub services: Arc<P::Services>,
     /// Seals payloads and opens them.
     pub keyring: Arc<Keyring>,
@@ -36,7 +34,6 @@ pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     pub known_schema: i64,
     /// The cached rows that say what producers may name.
     pub admission: Arc<Admission>,
-    /// The jobs in hand.
     pub running: Arc<Running>,
     /// The stamps of wake-ups that may not have been published.
     pub stamps: Arc<Stamps>,
@@ -93,7 +90,6 @@ impl Drop for InHand {
 }
 
 impl Running {
-    /// Returns whether a job is in hand.
     #[must_use]
     pub fn has(&self, job: JobId) -> bool {
         self.jobs
@@ -139,7 +135,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     }
 
     /// Repeats a call while Postgres is unavailable, which is not a failure of the job.
-    pub(super) async fn patiently<V, F>(&self, mut call: impl FnMut() -> F) -> Result<V, StoreError>
+    pub(super) async fn until_available<V, F>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<V, StoreError>
     where
         F: Future<Output = Result<V, StoreError>>,
     {
@@ -147,7 +146,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         loop {
             match call().await {
                 Err(error) if error.is_infrastructure() => {
-                    report::ill(&error.into());
+                    report::unavailable(&error.into());
                     tokio::time::sleep(reconnect.next_delay()).await;
                 }
                 answer => return answer,
@@ -164,7 +163,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// Gives a claimed job up, due again after `delay`.
     pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) {
         match self
-            .patiently(|| self.store().postpone(fence, delay, so_far))
+            .until_available(|| self.store().postpone(fence, delay, so_far))
             .await
         {
             Ok(true) => {}
@@ -182,7 +181,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// `events` repeat what fails.
     pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
-        self.announcer.tell(announcements);
+        self.announcer.announce(announcements);
     }
 
     /// Publishes wake-ups for rows that this replica has stamped. The duty `stamps` takes back the

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_backlog_is_known_from_the_start_and_says_what_it_is_full_of() {
+    fn a_full_backlog_is_known_from_the_start_and_states_its_contents() {
         let full = IntakeThrottle::new(
             4,
             5,

@@ -33,7 +33,6 @@ const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
 /// The concurrency limit of a lane on this replica: hands out its permits.
 pub struct LaneLimiter {
-    /// The lane.
     pub lane: Lane,
     permits: Arc<Semaphore>,
     /// The permits that are reserved for organizations that have none.
@@ -343,7 +342,7 @@ mod tests {
     };
 
     #[test]
-    fn one_organization_may_use_every_seat_and_two_share_them() {
+    fn one_organization_may_use_every_permit_and_two_share_them() {
         let limiter = Arc::new(LaneLimiter::new(LANE, 4));
         let first: Vec<_> = (0..4).map(|_| limiter.share("a").unwrap()).collect();
         assert!(
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_intake_that_waits_one_stands_in_the_queue_with_wake_ups() {
+    fn one_waiting_intake_message_at_a_time_queues_with_wake_ups() {
         let limiter = LaneLimiter::new(LANE, 2);
         let mut permits: Vec<_> = (0..2)
             .map(|_| limiter.permit().now_or_never().unwrap())
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_owner_s_job_has_the_next_seat_whoever_stands_in_line() {
+    fn a_dead_owner_s_job_gets_the_next_permit_ahead_of_the_line() {
         let limiter = LaneLimiter::new(LANE, 2);
         let mut permits: Vec<_> = (0..2)
             .map(|_| limiter.permit().now_or_never().unwrap())
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_s_first_job_has_a_seat_however_many_another_one_s_jobs_take() {
+    fn an_organization_s_first_job_gets_a_permit_however_many_another_one_s_jobs_hold() {
         let limiter = Arc::new(LaneLimiter::with_intake(LANE, 8));
         let shares: Vec<_> = (0..8).map(|_| limiter.share("a").unwrap()).collect();
         let permits: Vec<_> = shares
@@ -426,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_intake_comes_wake_ups_have_every_seat() {
+    fn a_lane_without_intake_gives_every_permit_to_wake_ups() {
         let limiter = LaneLimiter::new(LANE, 16);
         let permits: Vec<_> = std::iter::from_fn(|| limiter.permit().now_or_never()).collect();
         assert_eq!(permits.len(), 16);

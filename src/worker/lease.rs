@@ -11,7 +11,6 @@ use crate::job::ReplicaId;
 /// A replica whose last renewal is older than this starts no effect.
 const EFFECTS_WITHIN: Duration = Duration::from_secs(3);
 
-/// The lease of one incarnation.
 #[derive(Debug)]
 pub struct Lease {
     replica: ReplicaId,

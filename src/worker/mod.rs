@@ -36,7 +36,7 @@ use tracing::Instrument;
 
 pub use admission::Admission;
 pub use announcer::{Announcer, Announcing, DueAnnouncements, EventLinks, announcer};
-pub use consumer_liveness::{LaneWatch, deafness};
+pub use consumer_liveness::{LaneWatch, check_lanes};
 pub use context::{Running, WorkerContext};
 pub use heartbeat::{beat, begin};
 pub use intake_throttle::IntakeThrottle;
@@ -109,12 +109,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             taken = self.take(&delivery, limiter) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, holding, told) => {
+                Taken::Ours(claim, holding, announcements) => {
                     delivery.forget_body();
                     tokio::select! {
                         biased;
                         () = lost.cancelled() => delivery.abandon(),
-                        () = self.run_traced(claim, holding, told) => delivery.ack(),
+                        () = self.run_traced(claim, holding, announcements) => delivery.ack(),
                     }
                 }
             },
@@ -129,14 +129,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             biased;
             () = lost.cancelled() => {}
             () = async {
-                if let Taken::Ours(claim, holding, told) = self.take_freed(job, limiter).await {
-                    self.run_traced(claim, holding, told).await;
+                if let Taken::Ours(claim, holding, announcements) = self.take_freed(job, limiter).await {
+                    self.run_traced(claim, holding, announcements).await;
                 }
             } => {}
         }
     }
 
-    async fn run_traced(&self, claim: Box<Claim>, mut holding: Holding, told: Vec<Announcement>) {
+    async fn run_traced(
+        &self,
+        claim: Box<Claim>,
+        mut holding: Holding,
+        announcements: Vec<Announcement>,
+    ) {
         let trace = Trace::received(
             claim.job.traceparent.as_deref(),
             claim.tracestate.as_deref(),
@@ -144,7 +149,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
             job.organization = claim.job.organization, trace.id = trace.id());
         // The events of the claim are published before those of its stages.
-        self.context.announcer.tell(told);
+        self.context.announcer.announce(announcements);
         let run = self.run(*claim, &mut holding);
         trace.around(run.instrument(span)).await;
     }
@@ -163,7 +168,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let replica = self.lease.replica();
             match self
                 .context
-                .patiently(|| self.context.store().adopt(replica, claim.job.id))
+                .until_available(|| self.context.store().adopt(replica, claim.job.id))
                 .await
             {
                 Ok(Some(again)) => claim = again,
@@ -264,7 +269,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     continue;
                 }
                 Decision::Infrastructure(fault) => {
-                    report::ill(&fault);
+                    report::unavailable(&fault);
                     self.context.pause().await;
                     continue;
                 }

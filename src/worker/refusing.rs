@@ -102,19 +102,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let context = &self.context;
         let bytes = new.kept_bytes();
         match context
-            .patiently(|| self.quotas.letter(new.producer, bytes))
+            .until_available(|| self.quotas.letter(new.producer, bytes))
             .await?
         {
             LetterRoom::Whole(room) => {
                 let id = context
-                    .patiently(|| context.store().keep_dead_letter(&context.keyring, new))
+                    .until_available(|| context.store().keep_dead_letter(&context.keyring, new))
                     .await?;
                 room.stored();
                 Ok(Some(id))
             }
             LetterRoom::WithoutBody(room) => {
                 let id = context
-                    .patiently(|| {
+                    .until_available(|| {
                         context
                             .store()
                             .keep_dead_letter_without_body(&context.keyring, new)
@@ -125,7 +125,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             LetterRoom::Nothing(Some(others)) => {
                 context
-                    .patiently(|| context.store().announce_refusal(new, others))
+                    .until_available(|| context.store().announce_refusal(new, others))
                     .await?;
                 Ok(None)
             }

@@ -8,7 +8,7 @@ use crate::store::{Committed, Run};
 use crate::telemetry::names;
 
 /// Reports that Postgres or RabbitMQ is unavailable.
-pub(super) fn ill(fault: &StageFault) {
+pub(super) fn unavailable(fault: &StageFault) {
     metrics::counter!(names::INFRASTRUCTURE_ERRORS, "code" => fault.code()).increment(1);
     tracing::warn!(
         error.code = fault.code(),

@@ -21,7 +21,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.quotas
                 .job(sender.name(), about.organization, about.not_before, bytes)
         };
-        match self.context.patiently(ask).await? {
+        match self.context.until_available(ask).await? {
             Ok(room) => Ok(Some(room)),
             Err(over) => {
                 let store = self.context.store();
@@ -31,7 +31,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 };
                 let is_there = self
                     .context
-                    .patiently(|| store.tenant(&target))
+                    .until_available(|| store.tenant(&target))
                     .await?
                     .is_some();
                 if is_there {
@@ -51,7 +51,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         producer: Option<&str>,
         actor: &Actor,
     ) -> Result<Cancelling, Trouble> {
-        let room = self.context.patiently(|| self.quotas.key(producer)).await?;
+        let room = self
+            .context
+            .until_available(|| self.quotas.key(producer))
+            .await?;
         let (source, dedupe_key, may_note) = (&*cancel.source, &*cancel.dedupe_key, room.is_ok());
         let asked = CancelByKey {
             source,
@@ -61,7 +64,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let cancelling = self
             .context
-            .patiently(|| self.context.store().cancel_by_key(&asked, actor))
+            .until_available(|| self.context.store().cancel_by_key(&asked, actor))
             .await?;
         match (&cancelling, room) {
             (Cancelling::Answered(ActionResult::NoSuchJob), Err(over)) => {

@@ -122,7 +122,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
                 let stored = self
                     .context
-                    .patiently(|| {
+                    .until_available(|| {
                         self.context
                             .store()
                             .store_intent(&claim.fence, &claim.job, &intent)
@@ -163,7 +163,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let Some(effect) = effect else { return };
         if let Err(error) = self
             .context
-            .patiently(|| {
+            .until_available(|| {
                 self.context
                     .store()
                     .effect_refused(&claim.fence, &effect.key)

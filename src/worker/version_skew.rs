@@ -207,14 +207,14 @@ async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     };
     let unreadable = |what: &str| Box::new(Unknown::unreadable(&claim.job, what));
     let row = context
-        .patiently(|| context.store().job(claim.job.id))
+        .until_available(|| context.store().job(claim.job.id))
         .await
         .map_err(|error| unreadable(&chain(&error)))?;
     let Some(row) = row else { return Ok(true) };
     let request = open(context, &claim.job, row.dedupe_key, sealed)?;
     let payload = to_raw_value(&request).map_err(|error| unreadable(&error.to_string()))?;
     let unsealed = context
-        .patiently(|| context.store().unseal(&claim.fence, &payload, &request))
+        .until_available(|| context.store().unseal(&claim.fence, &payload, &request))
         .await;
     unsealed
         .map(|_| true)

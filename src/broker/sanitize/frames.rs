@@ -387,17 +387,13 @@ impl Frames {
         charge: Option<Charge>,
         discarded: Option<(Discarded, Vec<u8>)>,
     ) {
-        let header_bytes = delivery
-            .headers
-            .is_too_large()
-            .then_some(delivery.headers.bytes);
         if let Some(inbound) = &self.inbound {
             inbound.arrived(
                 (delivery.channel, delivery.tag),
                 Arrived {
                     charge,
                     discarded,
-                    header_bytes,
+                    headers_too_large: delivery.headers.is_too_large(),
                 },
             );
         }

@@ -39,7 +39,6 @@ pub struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// Creates a budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u32) -> Self {
         metrics::gauge!(names::INTAKE_BYTES).set(0.0);
@@ -96,8 +95,8 @@ pub(in crate::broker) struct Arrived {
     pub(in crate::broker) charge: Option<Charge>,
     /// Size and digest of a discarded body, and its beginning.
     pub(in crate::broker) discarded: Option<(Discarded, Vec<u8>)>,
-    /// The size of a truncated header table.
-    pub(in crate::broker) header_bytes: Option<usize>,
+    /// Whether the header table was over the limit and is truncated.
+    pub(in crate::broker) headers_too_large: bool,
 }
 
 /// The deliveries of one connection, between its stream and its consumer.
@@ -153,9 +152,8 @@ impl Inbound {
 
     /// Records the facts of a delivery whose header is passed on next.
     pub(super) fn arrived(&self, delivery: (u16, u64), arrived: Arrived) {
-        let is_known = arrived.charge.is_some()
-            || arrived.discarded.is_some()
-            || arrived.header_bytes.is_some();
+        let is_known =
+            arrived.charge.is_some() || arrived.discarded.is_some() || arrived.headers_too_large;
         let mut state = self.state();
         if is_known && !state.is_over {
             state.arrived.insert(delivery, arrived);

@@ -137,7 +137,7 @@ fn discarded(body: &[u8]) -> (Discarded, Vec<u8>) {
 }
 
 #[test]
-fn a_body_over_the_limit_is_thrown_away_and_its_size_hash_and_beginning_are_known() {
+fn a_body_over_the_limit_is_discarded_and_its_size_hash_and_beginning_are_kept() {
     let bytes: Vec<u8> = (0..=MESSAGE_LIMIT).map(|at| (at % 251) as u8).collect();
     let (within, over) = (&bytes[..MESSAGE_LIMIT], &bytes[..]);
     let input = [
@@ -172,7 +172,7 @@ fn a_body_over_the_limit_is_thrown_away_and_its_size_hash_and_beginning_are_know
 }
 
 #[test]
-fn a_header_table_over_the_limit_keeps_its_first_fields_and_its_size_is_known() {
+fn a_header_table_over_the_limit_keeps_its_first_fields_and_is_marked() {
     let field = |name: &str, bytes: usize| {
         [&short(name.as_bytes())[..], b"S", &long(&vec![b'x'; bytes])].concat()
     };
@@ -199,10 +199,7 @@ fn a_header_table_over_the_limit_keeps_its_first_fields_and_its_size_is_known() 
         );
         let expected = if is_cut { kept } else { came };
         assert_eq!(out, [deliver(1, 7), expected, frame(3, 1, b"{}")].concat());
-        assert_eq!(
-            taker.take(1, 7).header_bytes,
-            is_cut.then_some(HEADERS_LIMIT + 1)
-        );
+        assert_eq!(taker.take(1, 7).headers_too_large, is_cut);
     }
     // The limit counts the memory that the driver and JSON use for a value of one byte.
     let voids = long(&[&short(b"a")[..], b"A", &long(&[b'V'; 8000])].concat());
@@ -269,7 +266,7 @@ fn a_peer_that_breaks_the_order_of_contents_is_left() {
 }
 
 #[test]
-fn what_comes_back_to_a_publisher_is_passed_on_whatever_its_size() {
+fn a_message_returned_to_a_publisher_is_passed_on_at_any_size() {
     let returned = [
         header(1, MESSAGE_LIMIT + 1, 0, &[]),
         frame(3, 1, &vec![b'x'; MESSAGE_LIMIT + 1]),
@@ -282,7 +279,7 @@ fn what_comes_back_to_a_publisher_is_passed_on_whatever_its_size() {
 }
 
 /// Reads as much as is available now.
-fn now<S: AsyncRead + Unpin>(stream: &mut Legible<S>) -> Vec<u8> {
+fn now<S: AsyncRead + Unpin>(stream: &mut Sanitized<S>) -> Vec<u8> {
     let (mut out, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
     while let Some(read) = stream.read(&mut buffer).now_or_never() {
         match read.unwrap() {
@@ -305,7 +302,7 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     ]
     .concat()
     .concat();
-    let mut stream = Legible::new(&input[..], Some(inbound));
+    let mut stream = Sanitized::new(&input[..], Some(inbound));
     let first = gathered(&now(&mut stream));
     // The method frame of the second one has arrived.
     assert!(first[&1].len() == 1 && first[&1][0] == body);
@@ -326,8 +323,7 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
 }
 
 #[tokio::test]
-async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are_charged_with_nothing()
- {
+async fn deliveries_to_a_dropped_consumer_arrive_without_bodies_and_are_not_charged() {
     let budget = ByteBudget::new(4 << 20);
     let (inbound, taker) = Inbound::new(&budget);
     let body = vec![b'x'; 600 << 10];
@@ -340,7 +336,7 @@ async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are
         close_ok.clone(),
     ]
     .concat();
-    let mut stream = Legible::new(&input[..], Some(inbound));
+    let mut stream = Sanitized::new(&input[..], Some(inbound));
     assert_eq!(gathered(&now(&mut stream))[&1].len(), 1);
     drop(taker);
     let rest = now(&mut stream);
@@ -360,7 +356,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn bodies_of_several_channels_are_told_apart_however_the_stream_is_cut(
+    fn bodies_of_several_channels_are_separated_however_the_stream_is_cut(
         bodies in prop::collection::vec((1..4_u16, prop_oneof![0..3000_usize, MESSAGE_LIMIT - 2..MESSAGE_LIMIT + 3], 1000..200_000_usize), 1..6),
         order in prop::collection::vec(any::<prop::sample::Index>(), 1..30),
         cuts in prop::collection::vec(1..100_000_usize, 1..40),
@@ -388,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_in_hand_never_takes_more_than_the_budget_and_all_of_it_comes(
+    fn deliveries_in_hand_stay_within_the_budget_and_all_of_them_arrive(
         sizes in prop::collection::vec(8..400_000_usize, 1..20),
         given_back in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
     ) {
@@ -397,7 +393,7 @@ proptest! {
         let budget = ByteBudget::new(1 << 20);
         let (inbound, taker) = Inbound::new(&budget);
         let input: Vec<u8> = sizes.iter().zip(1..).flat_map(|(bytes, tag)| delivery(1, tag, &numbered(tag, *bytes), 128 << 10).concat()).collect();
-        let mut stream = Legible::new(&input[..], Some(inbound));
+        let mut stream = Sanitized::new(&input[..], Some(inbound));
         let (mut out, mut in_hand, mut next, mut turns) = (Vec::new(), Vec::new(), 1, given_back.iter().cycle());
         loop {
             out.extend(now(&mut stream));

@@ -38,15 +38,15 @@ const CHUNK: usize = 64 << 10;
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 
 /// A stream from the broker, repaired and limited as it is read.
-pub(super) struct Legible<S> {
+pub(super) struct Sanitized<S> {
     inner: S,
     frames: Frames,
-    /// Bytes read from the stream; `came` is the part that is not processed yet.
+    /// Bytes read from the stream; `unprocessed` is the range that has not been parsed.
     chunk: Box<[u8]>,
-    came: std::ops::Range<usize>,
-    /// Bytes that can be passed on; the first `given` of them have been.
-    legible: Vec<u8>,
-    given: usize,
+    unprocessed: std::ops::Range<usize>,
+    /// Bytes that can be passed on; the first `passed_on` of them have been.
+    sanitized: Vec<u8>,
+    passed_on: usize,
     /// The inner stream's end.
     end: Option<io::Result<()>>,
     memory: Option<Memory>,
@@ -60,7 +60,7 @@ struct Memory {
     heartbeat: Pin<Box<Sleep>>,
 }
 
-impl<S> Legible<S> {
+impl<S> Sanitized<S> {
     /// Wraps the stream of a connection, which consumes if `inbound` is given. Requires a runtime.
     pub(super) fn new(inner: S, inbound: Option<Arc<Inbound>>) -> Self {
         let memory = inbound.as_ref().map(|inbound| Memory {
@@ -73,9 +73,9 @@ impl<S> Legible<S> {
             inner,
             frames,
             chunk,
-            came: 0..0,
-            legible: Vec::new(),
-            given: 0,
+            unprocessed: 0..0,
+            sanitized: Vec::new(),
+            passed_on: 0,
             end: None,
             memory,
         }
@@ -91,13 +91,13 @@ impl<S> Legible<S> {
         if !memory.inbound.waits(cx.waker()) {
             // A new gate leaves the queue of the semaphore, so that others get the memory.
             memory.gate = memory.inbound.gate();
-            self.frames.refuse(&mut self.legible);
+            self.frames.refuse(&mut self.sanitized);
             return Poll::Ready(());
         }
         if let Poll::Ready(permit) = memory.gate.poll_acquire_many(cx, weight) {
             memory.inbound.goes_on();
             let permit = permit.expect("the semaphore is never closed");
-            self.frames.admit(Charge::of(permit), &mut self.legible);
+            self.frames.admit(Charge::of(permit), &mut self.sanitized);
             return Poll::Ready(());
         }
         ready!(memory.heartbeat.as_mut().poll(cx));
@@ -105,7 +105,7 @@ impl<S> Legible<S> {
             .heartbeat
             .as_mut()
             .reset(Instant::now() + HEARTBEAT_EVERY);
-        self.legible.extend_from_slice(&HEARTBEAT_FRAME);
+        self.sanitized.extend_from_slice(&HEARTBEAT_FRAME);
         Poll::Ready(())
     }
 
@@ -113,51 +113,51 @@ impl<S> Legible<S> {
     fn take_in(&mut self) {
         match self
             .frames
-            .feed(&self.chunk[self.came.clone()], &mut self.legible)
+            .feed(&self.chunk[self.unprocessed.clone()], &mut self.sanitized)
         {
-            Ok(taken) => self.came.start += taken,
-            Err(error) => (self.came, self.end) = (0..0, Some(Err(error))),
+            Ok(taken) => self.unprocessed.start += taken,
+            Err(error) => (self.unprocessed, self.end) = (0..0, Some(Err(error))),
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Legible<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Sanitized<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.given == this.legible.len() {
-            this.legible.clear();
-            this.legible.shrink_to(CHUNK);
-            this.given = 0;
+        while this.passed_on == this.sanitized.len() {
+            this.sanitized.clear();
+            this.sanitized.shrink_to(CHUNK);
+            this.passed_on = 0;
             ready!(this.poll_memory(cx));
-            if !this.came.is_empty() {
+            if !this.unprocessed.is_empty() {
                 this.take_in();
-            } else if !this.legible.is_empty() {
+            } else if !this.sanitized.is_empty() {
                 break;
             } else if let Some(end) = &mut this.end {
                 return Poll::Ready(std::mem::replace(end, Ok(())));
             } else {
                 let mut read = ReadBuf::new(&mut this.chunk);
                 ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
-                this.came = 0..read.filled().len();
-                if this.came.is_empty() {
+                this.unprocessed = 0..read.filled().len();
+                if this.unprocessed.is_empty() {
                     this.end = Some(Ok(()));
-                    this.legible = this.frames.rest();
+                    this.sanitized = this.frames.rest();
                 }
             }
         }
-        let ready = &this.legible[this.given..];
+        let ready = &this.sanitized[this.passed_on..];
         let taken = ready.len().min(buffer.remaining());
         buffer.put_slice(&ready[..taken]);
-        this.given += taken;
+        this.passed_on += taken;
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Legible<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sanitized<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -2,10 +2,12 @@
 
 use lapin::types::{AMQPValue, FieldTable};
 use proptest::prelude::*;
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
-use super::fields::DELIVER;
+use super::fields::{DELIVER, Fields};
 use super::*;
+use crate::broker::headers::from_json;
 use crate::message::DEPTH_LIMIT;
 
 const METHOD: u8 = 1;
@@ -138,7 +140,7 @@ fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
 }
 
 #[test]
-fn what_is_not_a_frame_is_passed_on_as_it_is() {
+fn bytes_that_are_not_frames_are_passed_on_unchanged() {
     for input in [
         &b"AMQP\x00\x00\x09\x01\xff\xff"[..],
         b"HTTP/1.1 400 Bad Request\r\n\r\n\xff",
@@ -153,7 +155,10 @@ async fn a_stream_that_ends_within_a_frame_gives_all_it_had() {
     let whole = header(1 << 7, &short(b"\xff"));
     let cut = &whole[..whole.len() - 2];
     let mut out = Vec::new();
-    Legible::new(cut, None).read_to_end(&mut out).await.unwrap();
+    Sanitized::new(cut, None)
+        .read_to_end(&mut out)
+        .await
+        .unwrap();
     assert_eq!(out, cut);
 }
 
@@ -172,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_driver_writes_is_not_touched(names in prop::collection::vec("[a-zé]{1,9}", 0..6), number: i64) {
+    fn a_header_that_the_driver_writes_is_unchanged(names in prop::collection::vec("[a-zé]{1,9}", 0..6), number: i64) {
         let mut table = FieldTable::default();
         for name in names {
             let inner = AMQPValue::FieldArray(vec![AMQPValue::LongLongInt(number), AMQPValue::Void].into());
@@ -184,4 +189,34 @@ proptest! {
         let input = frame(CONTENT_HEADER, &[&[0; 12][..], &bytes].concat());
         prop_assert_eq!(repaired(&input), input);
     }
+}
+
+/// Returns the size of a header table as read from a content header that the driver writes.
+fn measured(table: &FieldTable) -> usize {
+    let properties = lapin::BasicProperties::default().with_headers(table.clone());
+    let header = lapin::protocol::basic::gen_properties(&properties);
+    let bytes = header(Vec::new().into()).unwrap().into_inner().0;
+    let mut payload = [&[0; 12][..], &bytes].concat();
+    Fields::of(&mut payload).properties().unwrap().bytes
+}
+
+#[test]
+fn a_table_is_as_large_as_on_the_wire() {
+    let headers = json!({"n": -7, "x": 0.5, "t": "é", "no": null, "yes": true, "l": [1, [], {}], "d": {"a": {"b": "c"}}});
+    let mut table = from_json(headers.as_object().unwrap()).unwrap();
+    let (names, types) = ("nxtnoyesldab".len() + 9, 9 + 3);
+    let values = 8 + 8 + (4 + 2) + 1 + (4 + 8 + 4 + 4) + 4 + 4 + (4 + 1);
+    let written = 4 + names + types + values;
+    assert_eq!(measured(&table), written);
+    table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
+    assert_eq!(
+        measured(&table),
+        written,
+        "the broker's count does not count"
+    );
+    table.insert(
+        "x-delivery-count".into(),
+        AMQPValue::LongString("x".repeat(9000).as_str().into()),
+    );
+    assert!(measured(&table) > 9000, "a text is not the broker's");
 }

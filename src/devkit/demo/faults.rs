@@ -14,13 +14,11 @@ struct Planned {
     hits: Option<u64>,
 }
 
-/// All faults of the run.
 pub(super) struct Faults {
     simulator: SimulatorClient,
     planned: Vec<Planned>,
 }
 
-/// The fault of the Discord outage.
 const OUTAGE: &str = "Discord answers 503";
 /// The fault that slows requests down, so that a worker can be killed meanwhile.
 const SLOW: &str = "Azure DevOps answers slowly";

@@ -31,7 +31,7 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// The time limit for a worker to drain.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 /// The time limit of a request to a worker.
-const LOOK: Duration = Duration::from_secs(5);
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Name of the witness log in the demo's folder.
 const WITNESS: &str = "witness.jsonl";
 const DATABASE: &str = "dispatch";
@@ -130,7 +130,10 @@ impl Fleet {
             })
         };
         let workers = [worker("worker-1")?, worker("worker-2")?];
-        let http = Client::builder().no_proxy().timeout(LOOK).build()?;
+        let http = Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_LIMIT)
+            .build()?;
         Ok((
             Self {
                 links,
@@ -179,7 +182,7 @@ impl Fleet {
     /// Kills that worker with SIGKILL, and waits until it is gone.
     pub(super) async fn kill_victim(&mut self) {
         if let Some(process) = self.workers[0].process.take() {
-            process.stop(Signal::KILL, LOOK).await;
+            process.stop(Signal::KILL, REQUEST_LIMIT).await;
         }
     }
 

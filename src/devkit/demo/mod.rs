@@ -40,7 +40,6 @@ const RESERVE: Duration = Duration::from_secs(7);
 /// The exit code of a program that was ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Options of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DemoOptions {
     /// Leave everything running at the end, and print how to inspect it.

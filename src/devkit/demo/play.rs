@@ -30,11 +30,10 @@ const IN_HAND: i64 = 3;
 /// The number of messages that are sent again unchanged.
 const REPEATED: usize = 10;
 /// The time limit for a single condition.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONDITION_LIMIT: Duration = Duration::from_secs(30);
 /// The time without progress after which the run is over, even if the result is not as planned.
 const STILL: Duration = Duration::from_secs(3);
 
-/// The run.
 pub(super) struct Play<'a> {
     fleet: &'a mut Fleet,
     traffic: Traffic<'a>,
@@ -274,7 +273,7 @@ impl<'a> Play<'a> {
                 standing.is_as_planned() && standing.moving == 0 && letters == refused;
             Ok(is_as_planned || last.1.elapsed() >= STILL || Instant::now() >= deadline)
         };
-        until(deadline + PATIENCE, "all jobs have ended", over).await
+        until(deadline + CONDITION_LIMIT, "all jobs have ended", over).await
     }
 
     /// Returns the counts and the results of all checks.
@@ -385,7 +384,7 @@ impl<'a> Play<'a> {
     }
 
     fn patience(&self) -> Instant {
-        (Instant::now() + PATIENCE).min(self.deadline)
+        (Instant::now() + CONDITION_LIMIT).min(self.deadline)
     }
 }
 

@@ -36,7 +36,6 @@ impl Progress {
         }
     }
 
-    /// Starts the animation.
     pub(super) fn tick(&self) {
         self.bar.enable_steady_tick(TICK);
     }
@@ -70,7 +69,6 @@ impl Progress {
         self.bar.set_message(note);
     }
 
-    /// Ends the display.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -13,11 +13,8 @@ use super::verify::Check;
 pub(super) struct Summary {
     /// Published messages that became jobs.
     pub(super) jobs: i64,
-    /// Jobs that succeeded.
     pub(super) succeeded: i64,
-    /// Jobs that wait.
     pub(super) waiting: i64,
-    /// Jobs that are parked.
     pub(super) parked: i64,
     /// Messages that were refused.
     pub(super) dead_letters: i64,
@@ -27,7 +24,6 @@ pub(super) struct Summary {
     pub(super) follow_ups: i64,
     /// Messages delivered to destinations.
     pub(super) messages_delivered: i64,
-    /// Attempts that were retried.
     pub(super) retries: i64,
     /// Jobs taken over from a dead worker.
     pub(super) takeovers: u64,

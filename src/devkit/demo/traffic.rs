@@ -13,7 +13,6 @@ use crate::devkit::simulator::state::AssigneeFormat;
 use crate::job::JobId;
 use crate::message::{Configure, MESSAGE_LIMIT, SCHEMA};
 
-/// The source of the jobs.
 pub(super) const SOURCE: &str = "demo";
 /// One in this many jobs also names a destination that is not a default.
 const AUDITED_EACH: usize = 6;
@@ -159,7 +158,6 @@ impl<'a> Traffic<'a> {
         Ok(own)
     }
 
-    /// Returns the id of a tenant's account.
     pub(super) fn account_id(&self, tenant: Tenant) -> &str {
         self.world.account_id(tenant)
     }

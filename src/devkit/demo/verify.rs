@@ -31,16 +31,16 @@ impl Check {
         if problems.is_empty() {
             return Self::new(promise, Ok(seen));
         }
-        let mut told = problems
+        let mut text = problems
             .iter()
             .take(SHOWN)
             .cloned()
             .collect::<Vec<_>>()
             .join("; ");
         if problems.len() > SHOWN {
-            told.push_str(&format!("; and {} more", problems.len() - SHOWN));
+            text.push_str(&format!("; and {} more", problems.len() - SHOWN));
         }
-        Self::new(promise, Err(told))
+        Self::new(promise, Err(text))
     }
 }
 

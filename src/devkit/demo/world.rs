@@ -63,7 +63,6 @@ impl Tenant {
         }
     }
 
-    /// Returns the project of its account.
     const fn project(self) -> &'static str {
         match self {
             Self::Acme => "Shop",
@@ -128,7 +127,6 @@ impl World {
         }
     }
 
-    /// Returns the id of a tenant's account.
     pub(super) fn account_id(&self, tenant: Tenant) -> &str {
         self.accounts
             .get(tenant.account())

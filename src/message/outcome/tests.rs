@@ -54,7 +54,7 @@ fn every_way_to_end_or_to_wait_has_an_event_that_reads_back() {
 }
 
 #[test]
-fn a_parked_job_says_at_what_in_one_object_and_in_the_two_fields_of_old() {
+fn a_parked_job_has_its_failure_in_one_object_and_in_the_two_older_fields() {
     let more =
         json!({"state": "parked", "code": "x.refused", "message": "why", "hint": "what to do"});
     let body = body(&facts(PARKED, &more));
@@ -69,7 +69,7 @@ fn a_parked_job_says_at_what_in_one_object_and_in_the_two_fields_of_old() {
 }
 
 #[test]
-fn a_job_that_waits_after_a_failure_says_which() {
+fn a_job_that_waits_after_a_failure_names_the_failure() {
     let more = json!({"state": "waiting", "reason": "reauthentication", "wait_key": "identity:7", "code": "x.denied",
         "message": "why", "hint": "what to do"});
     let event = body(&facts("job.waiting.reauthentication", &more));
@@ -83,7 +83,7 @@ fn a_job_that_waits_after_a_failure_says_which() {
 }
 
 #[test]
-fn what_was_left_aside_is_said_where_a_job_ends_or_waits() {
+fn skipped_items_are_reported_when_a_job_ends_or_waits() {
     let skipped =
         json!({"events": {"duplicate": 2, "malformed": 1}, "assignments": {"unresolved": 3}});
     let more = json!({"state": "waiting", "reason": "hold", "wait_key": "hold:x", "code": "c", "message": "m", "hint": "h",
@@ -113,7 +113,7 @@ fn parked() -> Value {
 }
 
 #[test]
-fn a_parked_follow_up_is_something_its_parent_waits_for_whatever_else_it_waits_for() {
+fn a_parent_waits_for_a_parked_follow_up_whatever_else_it_waits_for() {
     let configuration =
         json!({"state": "waiting", "reason": "configuration", "wait_key": "configuration:x"});
     let children = json!({"state": "waiting", "reason": "children", "wait_key": "children"});
@@ -133,7 +133,7 @@ fn a_parked_follow_up_is_something_its_parent_waits_for_whatever_else_it_waits_f
 }
 
 #[test]
-fn an_event_says_nothing_that_is_not_its_own() {
+fn an_event_has_only_fields_of_its_own() {
     let more = json!({"state": "succeeded", "code": "stale", "message": "stale", "hint": "stale"});
     let body = body(&facts(SUCCEEDED, &more));
     assert!(!body.to_string().contains("stale"), "{body}");
@@ -163,7 +163,7 @@ fn the_answer_to_a_repeated_message_is_where_the_job_stands() {
 }
 
 #[test]
-fn a_refusal_says_what_is_known_of_its_message() {
+fn a_refusal_has_the_known_fields_of_its_message() {
     let facts = json!({"event": REFUSED, "code": "not_json", "detail": "d", "dead_letter_id": 7, "at": "2026-01-02T03:04:05Z"});
     let body = body(&facts.to_string());
     assert!(
@@ -177,7 +177,7 @@ fn a_refusal_says_what_is_known_of_its_message() {
 }
 
 #[test]
-fn an_event_of_a_newer_worker_is_told_from_those_that_are_known() {
+fn an_event_of_a_newer_worker_is_distinguished_from_known_ones() {
     let text = facts("job.renamed", &json!({}));
     assert!(Outcome::try_from(serde_json::from_str::<Facts>(&text).unwrap()).is_err());
 }

@@ -27,7 +27,8 @@ const SCHEMA_FORMAT: &str = "application/schema+json;version=2020-12";
 /// Returns the document for a worker of `version`.
 #[must_use]
 pub fn asyncapi(version: &str, at: Addresses) -> Value {
-    let received = [
+    let mut parts = Parts::default();
+    for (key, summary, schema) in [
         (at.job, "Work for one organization.", super::job()),
         (
             at.configure,
@@ -39,66 +40,11 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
             "Ends a job and its follow-ups, even if the job has not arrived yet.",
             super::cancel(),
         ),
-    ];
-    let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
-    for (key, summary, schema) in received {
-        channels.insert(
-            key.to_owned(),
-            channel(
-                key,
-                summary,
-                at.exchange,
-                "direct",
-                &format!("{key}Message"),
-            ),
-        );
-        messages.insert(format!("{key}Message"), message(key, summary, schema));
-        let mut operation = json!({
-            "action": "receive",
-            "channel": {"$ref": format!("#/channels/{key}")},
-            "messages": [{"$ref": format!("#/channels/{key}/messages/{key}Message")}],
-            "bindings": {"amqp": {"ack": true, "bindingVersion": "0.3.0"}}
-        });
-        if key == at.job {
-            operation["reply"] = json!({
-                "address": {
-                    "description": "A queue of the producer, or RabbitMQ's direct reply-to. Without one, no reply is sent.",
-                    "location": "$message.header#/reply_to"
-                },
-                "channel": {"$ref": "#/channels/reply"},
-                "messages": [{"$ref": "#/channels/reply/messages/outcome"}]
-            });
-        }
-        operations.insert(format!("receive_{key}"), operation);
+    ] {
+        parts.receive(at.exchange, key, summary, schema);
     }
-    let outcomes = "Outcomes of messages and jobs, delivered at least once. The routing key is the body's `event`.";
-    channels.insert(
-        "outcome".to_owned(),
-        channel("{event}", outcomes, at.events, "topic", "outcome"),
-    );
-    channels["outcome"]["parameters"] =
-        json!({"event": {"description": "The `event` of the body."}});
-    channels.insert(
-        "reply".to_owned(),
-        json!({
-            "address": null,
-            "description": "The queue that the job's message names in `reply_to`.",
-            "messages": {"outcome": {"$ref": "#/components/messages/outcome"}}
-        }),
-    );
-    messages.insert(
-        "outcome".to_owned(),
-        message("outcome", outcomes, super::outcome()),
-    );
-    operations.insert(
-        "send_outcome".to_owned(),
-        json!({
-            "action": "send",
-            "channel": {"$ref": "#/channels/outcome"},
-            "messages": [{"$ref": "#/channels/outcome/messages/outcome"}],
-            "bindings": {"amqp": {"deliveryMode": 2, "mandatory": false, "bindingVersion": "0.3.0"}}
-        }),
-    );
+    parts.reply_to(at.job);
+    parts.send_outcomes(at.events);
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -107,10 +53,80 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
             "description": format!("The messages that producers send and receive over AMQP 0-9-1, in schema version {SCHEMA}.")
         },
         "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": operations,
-        "components": {"messages": messages}
+        "channels": parts.channels,
+        "operations": parts.operations,
+        "components": {"messages": parts.messages}
     })
+}
+
+/// The parts of the document that refer to each other.
+#[derive(Default)]
+struct Parts {
+    channels: Map<String, Value>,
+    operations: Map<String, Value>,
+    messages: Map<String, Value>,
+}
+
+impl Parts {
+    /// Adds a kind of message that the worker receives.
+    fn receive(&mut self, exchange: &str, key: &str, summary: &str, schema: Value) {
+        let name = format!("{key}Message");
+        self.channels.insert(
+            key.to_owned(),
+            channel(key, summary, exchange, "direct", &name),
+        );
+        self.operations.insert(
+            format!("receive_{key}"),
+            json!({
+                "action": "receive",
+                "channel": {"$ref": format!("#/channels/{key}")},
+                "messages": [{"$ref": format!("#/channels/{key}/messages/{name}")}],
+                "bindings": {"amqp": {"ack": true, "bindingVersion": "0.3.0"}}
+            }),
+        );
+        self.messages.insert(name, message(key, summary, schema));
+    }
+
+    /// Adds the replies to a kind of message that the worker receives.
+    fn reply_to(&mut self, key: &str) {
+        self.operations[&format!("receive_{key}")]["reply"] = json!({
+            "address": {
+                "description": "A queue of the producer, or RabbitMQ's direct reply-to. Without one, no reply is sent.",
+                "location": "$message.header#/reply_to"
+            },
+            "channel": {"$ref": "#/channels/reply"},
+            "messages": [{"$ref": "#/channels/reply/messages/outcome"}]
+        });
+        self.channels.insert(
+            "reply".to_owned(),
+            json!({
+                "address": null,
+                "description": "The queue that the job's message names in `reply_to`.",
+                "messages": {"outcome": {"$ref": "#/components/messages/outcome"}}
+            }),
+        );
+    }
+
+    /// Adds the outcomes, which the worker sends.
+    fn send_outcomes(&mut self, exchange: &str) {
+        const SUMMARY: &str = "Outcomes of messages and jobs, delivered at least once. The routing key is the body's `event`.";
+        let mut outcome = channel("{event}", SUMMARY, exchange, "topic", "outcome");
+        outcome["parameters"] = json!({"event": {"description": "The `event` of the body."}});
+        self.channels.insert("outcome".to_owned(), outcome);
+        self.operations.insert(
+            "send_outcome".to_owned(),
+            json!({
+                "action": "send",
+                "channel": {"$ref": "#/channels/outcome"},
+                "messages": [{"$ref": "#/channels/outcome/messages/outcome"}],
+                "bindings": {"amqp": {"deliveryMode": 2, "mandatory": false, "bindingVersion": "0.3.0"}}
+            }),
+        );
+        self.messages.insert(
+            "outcome".to_owned(),
+            message("outcome", SUMMARY, super::outcome()),
+        );
+    }
 }
 
 /// Returns a channel: a routing key of an exchange, with its only message.

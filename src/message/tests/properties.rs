@@ -56,8 +56,8 @@ fn rewritten(value: &Value) -> String {
 
 proptest! {
     #[test]
-    fn no_bytes_make_decoding_panic(body in proptest::collection::vec(any::<u8>(), 0..200), key in ".*", header_bytes: usize) {
-        let beside = Envelope { app_id: Some(key.clone()), message_id: Some(key), header_bytes, ..envelope() };
+    fn no_bytes_make_decoding_panic(body in proptest::collection::vec(any::<u8>(), 0..200), key in ".*", headers_too_large: bool) {
+        let beside = Envelope { app_id: Some(key.clone()), message_id: Some(key), headers_too_large, ..envelope() };
         drop(decode_intake(&body, &beside, &ring(), JobId::fresh()));
         drop(decode_control::<Configure>(&body, &beside));
     }
@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn the_digest_knows_a_payload_again_and_tells_it_from_another(payload in any_json(), other in any_json()) {
+    fn the_digest_is_the_same_for_equal_payloads_and_differs_for_others(payload in any_json(), other in any_json()) {
         let body = |payload: &Value| json!({ "schema": 1, "source": "s", "dedupe_key": "k", "organization": "o",
             "events": [{ "payload": payload }] });
         let plain = digest(&body(&payload).to_string());

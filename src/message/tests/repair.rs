@@ -256,7 +256,7 @@ fn a_spoiled_value_in_a_field_that_is_read_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_spoiled_value_in_a_newer_schema_is_left_to_a_worker_that_knows_it() {
+fn an_unrepresentable_value_in_a_newer_schema_is_left_to_a_newer_worker() {
     let body = holding("whatever", r#"{"\ud83d":["\ud83d",1e999]}"#)
         .replace(r#""schema":1"#, r#""schema":2"#);
     let Ok(Intake::Newer(newer)) = decode(&body) else {
@@ -330,7 +330,7 @@ fn one_byte_order_mark_at_the_beginning_is_skipped() {
 }
 
 #[test]
-fn what_a_refused_message_says_of_itself_is_shown_as_far_as_it_can_be() {
+fn a_refused_message_is_shown_as_far_as_it_can_be_parsed() {
     assert_eq!(shown_string(r#""k\ud83d""#).as_deref(), Some("k\u{fffd}"));
     assert_eq!(shown_string("7"), None);
     assert_eq!(without_mark(b"\xef\xbb\xbf{}"), b"{}");
@@ -396,7 +396,7 @@ fn is_readable(text: &str) -> bool {
 
 proptest! {
     #[test]
-    fn what_can_be_read_is_unchanged(value in super::properties::any_json(), pieces in proptest::collection::vec(fragment(), 0..8)) {
+    fn readable_text_is_unchanged(value in super::properties::any_json(), pieces in proptest::collection::vec(fragment(), 0..8)) {
         for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap(), pieces.concat()] {
             if is_readable(&text) {
                 prop_assert_eq!(repaired(&text), text);
@@ -405,7 +405,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_json_can_be_read_once_repaired_and_nothing_else_can(
+    fn only_json_can_be_parsed_after_a_repair(
         json in spoiled_json(),
         pieces in proptest::collection::vec(fragment(), 0..12),
         cut: prop::sample::Index,

@@ -37,41 +37,69 @@ fn is_beyond_a_schema(message: &Value) -> bool {
     no_key || fraction || odd_date
 }
 
+/// Values of each field, valid and invalid, around every limit.
 fn interesting() -> Vec<(&'static str, Vec<Value>)> {
-    let texts = |limit: usize| {
-        let wide = "é".repeat(limit);
-        vec![
-            json!("a"),
-            json!(""),
-            json!("a\0b"),
-            json!("a\nb"),
-            json!("é"),
-            json!(wide),
-            json!(wide + "é"),
-            json!(7),
-            Value::Null,
-        ]
-    };
-    let dates = [
-        "2026-01-02T03:04:05Z",
-        "2026-02-30T00:00:00Z",
-        "2026-01-02",
-        "2026-01-02T03:04:05+14:00",
-        "soon",
-        "",
-    ];
-    let events = [
+    vec![
+        ("schema", vec![json!(1), json!(0), json!("1"), Value::Null]),
+        ("source", texts(SOURCE_LENGTH)),
+        ("dedupe_key", texts(KEY_LENGTH)),
+        ("organization", texts(NAME_LENGTH)),
+        ("account", texts(ACCOUNT_LENGTH)),
+        ("identity", texts(ACCOUNT_LENGTH)),
+        ("search", searches()),
+        ("events", events()),
+        ("notify", lists_of_destinations()),
+        ("interaction", interactions()),
+        ("not_before", dates()),
+        ("deadline", dates()),
+        ("unheard_of", vec![json!(1), Value::Null]),
+    ]
+}
+
+fn texts(limit: usize) -> Vec<Value> {
+    let wide = "é".repeat(limit);
+    vec![
+        json!("a"),
+        json!(""),
+        json!("a\0b"),
+        json!("a\nb"),
+        json!("é"),
+        json!(wide),
+        json!(wide + "é"),
+        json!(7),
+        Value::Null,
+    ]
+}
+
+fn dates() -> Vec<Value> {
+    vec![
+        json!("2026-01-02T03:04:05Z"),
+        json!("2026-02-30T00:00:00Z"),
+        json!("2026-01-02"),
+        json!("2026-01-02T03:04:05+14:00"),
+        json!("soon"),
+        json!(""),
+        Value::Null,
+        json!(1),
+    ]
+}
+
+fn events() -> Vec<Value> {
+    vec![
         json!([]),
         json!([{}]),
         json!([{"payload": null}]),
         json!([{"payload": {}, "shared_secret": "s"}]),
-    ];
-    let more_events = [
         json!([{"payload": {}, "secret": 1}]),
         json!(vec![json!({"payload": 1}); 200]),
         json!(vec![json!({"payload": 1}); 201]),
-    ];
-    let names = [
+        Value::Null,
+        json!({}),
+    ]
+}
+
+fn lists_of_destinations() -> Vec<Value> {
+    vec![
         json!([]),
         json!(["a"]),
         json!([""]),
@@ -79,39 +107,21 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         json!(vec!["a"; 50]),
         json!(vec!["a"; 51]),
         json!(["a\0"]),
-    ];
-    let search = |limit: Value| json!({"text": "t", "limit": limit});
-    let searches = [
+        Value::Null,
+        json!("a"),
+    ]
+}
+
+fn searches() -> Vec<Value> {
+    let shapes = [
         json!({}),
         json!({"text": ""}),
         json!({"text": "t"}),
         json!({"text": "t", "states": null}),
         json!({"text": "t", "x": 1}),
+        Value::Null,
+        json!("t"),
     ];
-    let narrowed = |field: &'static str| move |value: Value| json!({"text": "t", field: value});
-    let long = "é".repeat(SEARCH_NAME_LENGTH);
-    let projects = texts(SEARCH_NAME_LENGTH).into_iter();
-    let odd = [
-        "..", ".", "...", " ", " .. ", ".\t.", "a\u{7f}", "a\u{85}b", "\u{a0}..", "a/b", "%2e%2e",
-        "a.b", "x.",
-    ];
-    let projects = projects
-        .chain(odd.map(Value::from))
-        .map(narrowed("project"));
-    let lists = [
-        json!([]),
-        json!(["a"]),
-        json!([""]),
-        json!([1]),
-        json!(["a\0"]),
-        json!([long]),
-        json!([long + "é"]),
-    ];
-    let counted = [SEARCH_NAMES_LIMIT, SEARCH_NAMES_LIMIT + 1].map(|count| json!(vec!["a"; count]));
-    let lists = || lists.iter().chain(&counted).cloned();
-    let narrowed = projects
-        .chain(lists().map(narrowed("states")))
-        .chain(lists().map(narrowed("work_item_types")));
     let limits = [
         json!(1),
         json!(0),
@@ -120,79 +130,61 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         json!(-1),
         json!(1.5),
         json!("1"),
-    ]
-    .map(search);
-    let clicks = |id: Value, token: Value, message: Value| json!({"application_id": id, "token": token, "message_id": message});
-    let interactions = [
-        clicks(json!("1"), json!("t"), Value::Null),
-        clicks(json!("1"), json!("t"), json!("@original")),
-        clicks(json!("1"), json!("t"), json!("1/2")),
-        clicks(json!(".."), json!("t"), Value::Null),
-        clicks(json!("1".repeat(21)), json!("t"), Value::Null),
-        clicks(json!("1"), json!(""), Value::Null),
-        clicks(json!("1"), json!("t\0"), Value::Null),
-        clicks(json!("1"), json!(".."), Value::Null),
-        clicks(json!("1"), json!("a/b"), Value::Null),
-        clicks(json!("1"), json!("aW50_-=+:.x"), Value::Null),
-        clicks(json!("1"), json!("t".repeat(TOKEN_LENGTH)), Value::Null),
-        clicks(json!("1"), json!("t".repeat(TOKEN_LENGTH + 1)), Value::Null),
     ];
+    let with = |field: &'static str| move |value: Value| json!({"text": "t", field: value});
+    let names = lists_of_search_names();
+    shapes
+        .into_iter()
+        .chain(limits.map(with("limit")))
+        .chain(projects().into_iter().map(with("project")))
+        .chain(names.iter().cloned().map(with("states")))
+        .chain(names.iter().cloned().map(with("work_item_types")))
+        .collect()
+}
+
+fn projects() -> Vec<Value> {
+    let odd = [
+        "..", ".", "...", " ", " .. ", ".\t.", "a\u{7f}", "a\u{85}b", "\u{a0}..", "a/b", "%2e%2e",
+        "a.b", "x.",
+    ];
+    let mut projects = texts(SEARCH_NAME_LENGTH);
+    projects.extend(odd.map(Value::from));
+    projects
+}
+
+fn lists_of_search_names() -> Vec<Value> {
+    let long = "é".repeat(SEARCH_NAME_LENGTH);
     vec![
-        ("schema", vec![json!(1), json!(0), json!("1"), Value::Null]),
-        ("source", texts(SOURCE_LENGTH)),
-        ("dedupe_key", texts(KEY_LENGTH)),
-        ("organization", texts(NAME_LENGTH)),
-        ("account", texts(ACCOUNT_LENGTH)),
-        ("identity", texts(ACCOUNT_LENGTH)),
-        (
-            "search",
-            searches
-                .into_iter()
-                .chain(narrowed)
-                .chain(limits)
-                .chain([Value::Null, json!("t")])
-                .collect(),
-        ),
-        (
-            "events",
-            events
-                .into_iter()
-                .chain(more_events)
-                .chain([Value::Null, json!({})])
-                .collect(),
-        ),
-        (
-            "notify",
-            names.into_iter().chain([Value::Null, json!("a")]).collect(),
-        ),
-        (
-            "interaction",
-            interactions
-                .into_iter()
-                .chain([
-                    json!({"application_id": "1"}),
-                    json!({"token": 1}),
-                    Value::Null,
-                ])
-                .collect(),
-        ),
-        (
-            "not_before",
-            dates
-                .iter()
-                .map(|date| json!(date))
-                .chain([Value::Null, json!(1)])
-                .collect(),
-        ),
-        (
-            "deadline",
-            dates
-                .iter()
-                .map(|date| json!(date))
-                .chain([Value::Null, json!(1)])
-                .collect(),
-        ),
-        ("unheard_of", vec![json!(1), Value::Null]),
+        json!([]),
+        json!(["a"]),
+        json!([""]),
+        json!([1]),
+        json!(["a\0"]),
+        json!([long]),
+        json!([long + "é"]),
+        json!(vec!["a"; SEARCH_NAMES_LIMIT]),
+        json!(vec!["a"; SEARCH_NAMES_LIMIT + 1]),
+    ]
+}
+
+fn interactions() -> Vec<Value> {
+    let click = |id: &str, token: &str, message: Value| json!({"application_id": id, "token": token, "message_id": message});
+    vec![
+        click("1", "t", Value::Null),
+        click("1", "t", json!("@original")),
+        click("1", "t", json!("1/2")),
+        click("..", "t", Value::Null),
+        click(&"1".repeat(21), "t", Value::Null),
+        click("1", "", Value::Null),
+        click("1", "t\0", Value::Null),
+        click("1", "..", Value::Null),
+        click("1", "a/b", Value::Null),
+        click("1", "aW50_-=+:.x", Value::Null),
+        click("1", &"t".repeat(TOKEN_LENGTH), Value::Null),
+        click("1", &"t".repeat(TOKEN_LENGTH + 1), Value::Null),
+        json!({"application_id": "1"}),
+        json!({"token": 1}),
+        Value::Null,
     ]
 }
 
@@ -292,7 +284,7 @@ fn every_schema_is_one() {
 
 proptest! {
     #[test]
-    fn what_is_valid_decodes_and_what_decodes_is_valid(
+    fn a_message_is_valid_exactly_if_it_decodes(
         picks in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..5),
     ) {
         let table = interesting();

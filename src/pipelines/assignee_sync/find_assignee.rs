@@ -17,7 +17,6 @@ use crate::pipelines::{Dispatch, ProductFault, Services, SignedIn};
 use crate::providers::azure_devops::{FoundUser, UsersSearch};
 use crate::tracker::{Installation, User};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct FindAssignee;
 
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_without_a_name_in_the_account_is_not_written_as_nobody() {
+    fn a_user_without_a_name_in_the_account_is_not_written_as_unassigned() {
         let ann = User {
             id: 42,
             name: "Ann".to_owned(),

@@ -12,7 +12,6 @@ pub use patch_work_item::{PatchWorkItem, Patched};
 use super::{ASSIGNEE_SYNC, Dispatch};
 use crate::engine::{Child, Pipeline};
 
-/// The pipeline's name.
 pub const NAME: &str = "assignee_sync";
 
 /// ★ Returns the pipeline with its stages in order.
@@ -26,13 +25,11 @@ pub fn pipeline() -> Pipeline<Dispatch> {
 /// The payload: a work item, and the group whose assignee it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AssigneeSync {
-    /// The group.
     pub group_id: i64,
     /// The group's organization; the job acts as one of its identities.
     pub organization_id: i64,
     /// The work item's account.
     pub integration_id: i64,
-    /// The work item.
     pub work_item_id: i64,
 }
 

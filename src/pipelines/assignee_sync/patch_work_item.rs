@@ -23,7 +23,6 @@ use crate::pipelines::{Dispatch, ProductFault, SignedIn};
 use crate::providers::azure_devops::{Assign, WorkItem, WorkItemsBatch};
 use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct PatchWorkItem;
 

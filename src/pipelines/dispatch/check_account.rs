@@ -12,7 +12,6 @@ use crate::message::Request;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::Installation;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckAccount;
 
@@ -21,9 +20,7 @@ pub struct CheckAccount;
 pub struct CheckedAccount {
     /// The tenant.
     pub organization_id: i64,
-    /// The account.
     pub account: Account,
-    /// The identity to act as.
     pub acting_as: ActingAs,
 }
 
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_not_named_and_one_not_installed_are_told_apart() {
+    fn an_account_not_named_and_one_not_installed_are_distinguished() {
         assert_eq!(
             judge(None, None, 1).unwrap(),
             Account::Missing(Reason::NoAccount)

@@ -18,7 +18,6 @@ use crate::fault::StageFault;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::{Identity, Installation, SyncSettings, Tracker};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchStates;
 
@@ -31,12 +30,10 @@ pub struct States {
     pub identity: Option<IdentityState>,
 }
 
-/// The account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountState {
     /// Row id of the integration.
     pub integration_id: i64,
-    /// The account's id.
     pub account_id: String,
     /// The `{organization}` segment of Azure DevOps' URLs.
     pub account_name: String,

@@ -15,7 +15,6 @@ use crate::fault::storable;
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct GetAccounts;
 

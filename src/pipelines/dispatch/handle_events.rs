@@ -23,7 +23,6 @@ use crate::job::words;
 use crate::message::{HookEvent, Request};
 use crate::pipelines::Dispatch;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct HandleEvents;
 
@@ -65,7 +64,6 @@ pub struct IgnoredEvent {
     pub index: usize,
     /// The event's id, if it has one.
     pub event_id: Option<String>,
-    /// The reason why the event is skipped.
     pub reason: IgnoredReason,
 }
 

@@ -22,7 +22,6 @@ use crate::providers::azure_devops::{
     BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems, WorkItemsBatch,
 };
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessWorkItems;
 
@@ -52,7 +51,6 @@ pub struct ProcessedWorkItem {
 /// A work item that is skipped in whole or in part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
-    /// The work item.
     pub work_item_id: i64,
     /// The skipped part and the reason.
     pub reason: SetAsideReason,

@@ -15,11 +15,9 @@ use crate::message::{Request, Search};
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops::{SearchQuery, WorkItemSearch};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchIssues;
 
-/// The work items that the search found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundWorkItems {
     /// The ids in ascending order, without duplicates.
@@ -77,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_twice_is_handled_once_and_in_order() {
+    fn a_work_item_found_twice_is_handled_once_and_in_order() {
         assert_eq!(ascending(vec![5, 3, 5, 1]).work_item_ids, [1, 3, 5]);
     }
 }

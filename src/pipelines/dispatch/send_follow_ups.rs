@@ -20,7 +20,6 @@ use crate::pipelines::messaging::{Event, Notice, Recipient};
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::{Applied, AssigneeChange, Destination, OutboundLink, StatusChange, Tracker};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SendFollowUps;
 
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn two_decisions_in_one_job_are_told_as_one_and_none_if_nothing_is_left_of_them() {
+    fn two_decisions_in_one_job_are_reported_as_one_or_as_none_if_they_cancel_out() {
         let assignees = vec![
             change(1, 17, None, Some(42)),
             change(1, 18, Some(42), Some(43)),
@@ -403,10 +402,10 @@ mod tests {
             ..Applied::default()
         });
         let destinations = Destinations::from([(101, vec![9])]);
-        let told = notices(&changed, &Plan::default(), &destinations);
-        assert_eq!(told.len(), 1);
+        let sent = notices(&changed, &Plan::default(), &destinations);
+        assert_eq!(sent.len(), 1);
         assert_eq!(
-            told[0].event,
+            sent[0].event,
             Event::Assignee(change(1, 18, None, Some(43)))
         );
         let back = vec![
@@ -421,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_hears_of_the_own_organization_alone() {
+    fn a_click_is_answered_with_changes_of_its_own_organization_only() {
         let applied = Applied {
             assignees: vec![
                 change(1, 17, None, Some(42)),
@@ -431,9 +430,9 @@ mod tests {
             statuses: vec![status(2)],
             ..Applied::default()
         };
-        let told = NetChanges::of(&applied).of_organization(101);
+        let changes = NetChanges::of(&applied).of_organization(101);
         assert_eq!(
-            told,
+            changes,
             Event::Outcome {
                 assignees: vec![change(1, 18, None, Some(43))],
                 statuses: Vec::new()
@@ -442,15 +441,15 @@ mod tests {
     }
 
     #[test]
-    fn each_destination_hears_of_each_kind_of_change_of_its_own_organization_s_groups() {
+    fn each_destination_gets_each_kind_of_change_of_its_own_organization_s_groups() {
         let applied = Applied {
             assignees: vec![change(1, 17, None, Some(42)), change(2, 17, None, Some(42))],
             statuses: vec![status(1)],
             ..Applied::default()
         };
         let destinations = Destinations::from([(101, vec![9, 8]), (102, vec![7])]);
-        let told = notices(&NetChanges::of(&applied), &Plan::default(), &destinations);
-        let targets: BTreeSet<String> = told.iter().map(|notice| notice.child().target).collect();
+        let sent = notices(&NetChanges::of(&applied), &Plan::default(), &destinations);
+        let targets: BTreeSet<String> = sent.iter().map(|notice| notice.child().target).collect();
         let right = [
             "messaging:7:2:assignee",
             "messaging:8:1:assignee",
@@ -465,7 +464,7 @@ mod tests {
                     .map(String::as_str)
                     .collect::<Vec<_>>()
                     .as_slice(),
-                told.len()
+                sent.len()
             ),
             (&right[..], 5)
         );

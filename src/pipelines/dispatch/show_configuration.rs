@@ -19,7 +19,6 @@ use crate::message::Request;
 use crate::pipelines::Dispatch;
 use crate::pipelines::messaging::{Choice, Event, Notice, Question};
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct ShowConfiguration;
 
@@ -50,7 +49,6 @@ pub struct Configuration {
     pub no_accounts: bool,
     /// The accounts that the identity may use, sorted by name; empty if they are unknown.
     pub choices: Vec<UsableAccount>,
-    /// The fields to fill in.
     pub fields: Vec<Field>,
     /// What to do, in a sentence or two.
     pub help: String,
@@ -65,7 +63,6 @@ pub struct Field {
     pub name: String,
     /// The display name.
     pub label: String,
-    /// Whether a value is required.
     pub required: bool,
 }
 

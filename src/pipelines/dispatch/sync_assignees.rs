@@ -18,7 +18,6 @@ use crate::tracker::{
     AssigneePlan, LinkedGroup, PlannedLink, StatusPlan, assignee_key, is_done_category,
 };
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncAssignees;
 
@@ -73,7 +72,7 @@ impl Stage for SyncAssignees {
 
 /// Returns each (project, e-mail) to look up, without duplicates.
 fn wanted(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>) -> Vec<(i64, String)> {
-    let wish = |group: &LinkedGroup| {
+    let follow_up = |group: &LinkedGroup| {
         let email = items.get(&group.work_item_id)?.item.assigned_to.email()?;
         group
             .settings
@@ -82,7 +81,7 @@ fn wanted(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>) -> Ve
     };
     groups
         .iter()
-        .filter_map(wish)
+        .filter_map(follow_up)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_unassigns_and_somebody_unknown_does_not() {
+    fn an_empty_assignee_unassigns_and_an_unknown_one_does_not() {
         let group = linked_group(1, 17);
         let nobody = assignee_plan(&group, &Assignee::Unassigned, &Members::new());
         assert_eq!(nobody, AssigneePlan::Unassign);
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switched_off_sync_keeps_everything_and_looks_nobody_up() {
+    fn a_switched_off_sync_keeps_everything_and_looks_up_no_user() {
         let group = LinkedGroup {
             settings: OFF,
             ..linked_group(1, 17)
@@ -364,7 +363,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_name_holds_it_can_be_stored_and_is_not_nobody(name in "\\PC{1,400}|[\u{0}a]{1,9}") {
+        fn every_name_can_be_stored_and_differs_from_unassigned(name in "\\PC{1,400}|[\u{0}a]{1,9}") {
             let written = as_written(&Assignee::Person { display_name: Some(name), email: None, unique_name: None });
             let written = written.expect("somebody is not nobody");
             prop_assert!(!written.contains('\0'));

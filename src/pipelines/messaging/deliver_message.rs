@@ -29,11 +29,9 @@ use crate::providers::discord_interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
 use crate::tracker::Destination;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct DeliverMessage;
 
-/// The result of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveredMessage {
     /// The recipient of the message.
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_is_held_alone_and_clicks_are_no_destination() {
+    fn a_destination_has_a_scope_of_its_own_and_clicks_share_one() {
         let of = |to| scope(&destination(), to, &Pigeon).to_string();
         assert_eq!(of(Recipient::DestinationId(9)), "acme|pigeon|9");
         assert_eq!(

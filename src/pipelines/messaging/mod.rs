@@ -18,7 +18,6 @@ use crate::job::JobId;
 use crate::providers::channel::Channel;
 use crate::tracker::{AssigneeChange, Clicked, Destination, StatusChange};
 
-/// The pipeline's name.
 pub const NAME: &str = "messaging";
 
 /// ★ Returns the pipeline with its stages in order.

@@ -11,14 +11,12 @@ use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::pipelines::Dispatch;
 use crate::providers::channel::Rendered;
 
-/// The stage.
 #[derive(Debug, Clone, Copy)]
 pub struct RenderMessage;
 
 /// The rendered message. All attempts deliver the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderedMessage {
-    /// The channel's kind.
     pub kind: String,
     /// The message in that channel's form.
     pub rendered: Rendered,

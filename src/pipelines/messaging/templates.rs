@@ -76,12 +76,12 @@ fn status(change: &StatusChange) -> Message {
 }
 
 fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
-    let told: Vec<Message> = assignees
+    let changes: Vec<Message> = assignees
         .iter()
         .map(assignee)
         .chain(statuses.iter().map(status))
         .collect();
-    let title = match told.len() {
+    let title = match changes.len() {
         0 => "Nothing changed".to_owned(),
         1 => "1 change".to_owned(),
         many => format!("{many} changes"),
@@ -90,8 +90,11 @@ fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
         event: "job.outcome".to_owned(),
         happened_at: None,
         title,
-        lines: told.iter().map(|message| message.title.clone()).collect(),
-        details: told.into_iter().map(|message| message.details).collect(),
+        lines: changes
+            .iter()
+            .map(|message| message.title.clone())
+            .collect(),
+        details: changes.into_iter().map(|message| message.details).collect(),
     }
 }
 
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_assignee_is_told_in_one_line() {
+    fn each_change_of_assignee_is_reported_on_one_line() {
         for (from, to, title) in [
             (None, Some("Ann"), "WEB-17 is now assigned to Ann"),
             (
@@ -162,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_is_told_all_that_changed_or_that_nothing_did() {
-        let told = outcome(&[change(None, Some("Ann"))], &[]);
+    fn a_click_is_answered_with_all_changes_or_with_none() {
+        let message = outcome(&[change(None, Some("Ann"))], &[]);
         assert_eq!(
-            (told.title.as_str(), told.lines),
+            (message.title.as_str(), message.lines),
             ("1 change", vec!["WEB-17 is now assigned to Ann".to_owned()])
         );
-        assert_eq!(told.details[0]["to"]["name"], "Ann");
+        assert_eq!(message.details[0]["to"]["name"], "Ann");
         let nothing = outcome(&[], &[]);
         assert_eq!(
             (nothing.title.as_str(), nothing.lines.len()),
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn who_clicked_is_asked_with_what_there_is_to_choose_from() {
+    fn a_click_is_answered_with_the_choices_that_exist() {
         let choices = vec![Choice {
             account_id: "a-1".to_owned(),
             name: "contoso".to_owned(),

@@ -209,79 +209,94 @@ mod tests {
 
     use super::*;
 
+    fn refusal(document: serde_json::Value) -> String {
+        let document: TrackerDocument = serde_json::from_value(document).unwrap();
+        check(&document).unwrap_err().to_string()
+    }
+
     #[test]
-    fn a_document_that_contradicts_itself_is_refused() {
-        let settings =
-            json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
-        let organization = |extra: serde_json::Value| {
-            let mut whole = json!({"slug": "acme", "name": "Acme"});
+    fn users_and_integrations_that_contradict_themselves_are_refused() {
+        let users = |users: serde_json::Value| json!({"users": users});
+        let integration = |extra: serde_json::Value| {
+            let mut whole = json!({"account_id": "A", "account_name": "a"});
             whole
                 .as_object_mut()
                 .unwrap()
                 .extend(extra.as_object().unwrap().clone());
-            json!({"organizations": [whole]})
+            json!({"integrations": [whole]})
         };
+        let table = [
+            (
+                users(json!([{"name": "Ann", "emails": []}])),
+                "at least one e-mail",
+            ),
+            (
+                users(json!([{"name": "Ann", "emails": [" "]}])),
+                "an e-mail is empty",
+            ),
+            (
+                users(
+                    json!([{"name": "A", "emails": ["x@y.z"]}, {"name": "B", "emails": ["b@y.z", "X@y.z"]}]),
+                ),
+                "`x@y.z` belongs",
+            ),
+            (
+                integration(json!({"hook_secrets": [""]})),
+                "hook secret is empty",
+            ),
+            (
+                integration(json!({"hook_secret_digests": [{"sha256": "ab"}]})),
+                "64 hexadecimal digits",
+            ),
+        ];
+        for (document, expected) in table {
+            let error = refusal(document);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_organization_that_contradicts_itself_is_refused() {
+        let settings =
+            json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
         let identity =
             json!({"name": "bot", "access_token": " ", "expires_at": "2026-01-01T00:00:00Z"});
         let installation = |id: &str| json!({"account_id": id, "settings": settings});
         let group = json!({"short_id": "WEB-1", "title": "It", "links": [{"account_id": "A", "work_item_id": 0}]});
         let table = [
+            (json!({"identities": [identity]}), "access token is empty"),
             (
-                json!({"users": [{"name": "Ann", "emails": []}]}),
-                "at least one e-mail",
-            ),
-            (
-                json!({"users": [{"name": "Ann", "emails": [" "]}]}),
-                "an e-mail is empty",
-            ),
-            (
-                json!({"users": [{"name": "A", "emails": ["x@y.z"]}, {"name": "B", "emails": ["b@y.z", "X@y.z"]}]}),
-                "`x@y.z` belongs",
-            ),
-            (
-                json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secrets": [""]}]}),
-                "hook secret is empty",
-            ),
-            (
-                json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secret_digests": [{"sha256": "ab"}]}]}),
-                "64 hexadecimal digits",
-            ),
-            (
-                organization(json!({"identities": [identity]})),
-                "access token is empty",
-            ),
-            (
-                organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})),
+                json!({"identities": [{"name": "bot", "access_token": "t"}]}),
                 "both or neither",
             ),
             (
-                organization(json!({"identities": [{"name": "bot", "refresh_token": " "}]})),
+                json!({"identities": [{"name": "bot", "refresh_token": " "}]}),
                 "refresh token is empty",
             ),
             (
-                organization(json!({"installations": [installation("A"), installation("a")]})),
+                json!({"installations": [installation("A"), installation("a")]}),
                 "`a` occurs twice",
             ),
             (
-                organization(
-                    json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]}),
-                ),
+                json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]}),
                 "resend or hold",
             ),
             (
-                organization(
-                    json!({"projects": [{"slug": "web", "name": "Web", "groups": [group]}]}),
-                ),
+                json!({"projects": [{"slug": "web", "name": "Web", "groups": [group]}]}),
                 "a number from 1",
             ),
             (
-                organization(json!({"teams": [{"slug": " ", "members": []}]})),
+                json!({"teams": [{"slug": " ", "members": []}]}),
                 "a key is empty",
             ),
         ];
-        for (document, expected) in table {
-            let document: TrackerDocument = serde_json::from_value(document).unwrap();
-            let error = check(&document).unwrap_err().to_string();
+        for (part, expected) in table {
+            let mut organization = json!({"slug": "acme", "name": "Acme"});
+            organization
+                .as_object_mut()
+                .unwrap()
+                .extend(part.as_object().unwrap().clone());
+            let error = refusal(json!({"organizations": [organization]}));
             assert!(error.contains(expected), "{error}");
         }
     }

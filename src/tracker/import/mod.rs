@@ -5,10 +5,11 @@
 
 mod accounts;
 mod check;
+mod destinations;
 mod groups;
+mod identities;
 mod names;
 mod people;
-mod sealed;
 
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
@@ -38,7 +39,6 @@ const TABLES: [&str; 15] = [
     "users",
 ];
 
-/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
     /// The numbers of added or changed rows, by table.

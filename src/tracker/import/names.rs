@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_told_with_some_right_ones() {
+    fn an_unknown_name_is_reported_with_some_valid_ones() {
         let by_name = (0..12).map(|n| ((1, format!("t{n:02}")), n)).collect();
         let names = Names {
             kind: "team",

@@ -34,7 +34,6 @@ pub struct DestinationRow {
     pub unknown_policy: String,
     /// Whether the destination is disabled; its messages wait.
     pub disabled: bool,
-    /// Whether it has a secret.
     pub has_secret: bool,
     /// When the previous secret expires.
     #[serde(with = "time::serde::rfc3339::option")]

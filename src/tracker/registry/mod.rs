@@ -30,7 +30,6 @@ pub struct RowChange<R> {
     pub after: R,
 }
 
-/// The result of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rotated {
     /// When the previous secret expires; `None` if there was none, or if it expired at once.

@@ -84,12 +84,12 @@ mod tests {
             job: None,
             ..one
         }]);
-        let told: Vec<_> = drops
+        let logged: Vec<_> = drops
             .kinds
             .values()
             .map(|named| (named.count, named.jobs.len()))
             .collect();
-        assert_eq!(told, [(30, NAMED), (1, 0)]);
+        assert_eq!(logged, [(30, NAMED), (1, 0)]);
         assert!(drops.at.is_some());
         drops.log();
         assert!(drops.kinds.is_empty() && drops.at.is_none());

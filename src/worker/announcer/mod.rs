@@ -62,7 +62,7 @@ impl HandedOver {
 
 impl Announcer {
     /// Queues announcements behind the earlier ones, and returns at once.
-    pub(super) fn tell(&self, announcements: Vec<Announcement>) {
+    pub(super) fn announce(&self, announcements: Vec<Announcement>) {
         if !announcements.is_empty() && self.0.try_send(HandedOver::now(announcements)).is_err() {
             tracing::debug!(
                 "the queue of events is full: they are published when their rows are due"
@@ -81,7 +81,7 @@ pub struct EventLinks {
 
 /// The receiving half of the announcer, which publishes.
 pub struct Announcing<T: Tables> {
-    told: mpsc::Receiver<HandedOver>,
+    queued: mpsc::Receiver<HandedOver>,
     due: mpsc::Receiver<HandedOver>,
     events: (Outbox, OutboxRun),
     replies: (Outbox, OutboxRun),
@@ -96,7 +96,7 @@ pub fn announcer<T: Tables>(
     writer: Arc<Writer<T>>,
     longest: std::time::Duration,
 ) -> (Announcer, Announcing<T>, DueAnnouncements) {
-    let (sender, told) = mpsc::channel(WAITING);
+    let (sender, queued) = mpsc::channel(WAITING);
     let (due_sender, due) = mpsc::channel(DUE_WAITING);
     let store = writer.store().clone();
     let events = outbox(Kind::Events, links.events.clone());
@@ -110,7 +110,7 @@ pub fn announcer<T: Tables>(
     (
         Announcer(sender),
         Announcing {
-            told,
+            queued,
             due,
             events,
             replies,
@@ -130,7 +130,7 @@ impl<T: Tables> Announcing<T> {
         let (replies, replies_run) = self.replies;
         let store = self.writer.store().clone();
         let rows = Rows {
-            told: self.told,
+            queued: self.queued,
             due: self.due,
             events,
             replies,
@@ -148,7 +148,7 @@ impl<T: Tables> Announcing<T> {
 
 /// The loop over the announcements in flight.
 struct Rows<T: Tables> {
-    told: mpsc::Receiver<HandedOver>,
+    queued: mpsc::Receiver<HandedOver>,
     due: mpsc::Receiver<HandedOver>,
     events: Outbox,
     replies: Outbox,
@@ -170,7 +170,7 @@ impl<T: Tables> Rows<T> {
                     let all: Vec<Published> = std::iter::once(one).chain(others.take(SETTLED)).collect();
                     self.settle(&all, &mut drops);
                 }
-                Some(handed_over) = next(&mut self.told, &mut self.due), if published.len() < ROWS => {
+                Some(handed_over) = next(&mut self.queued, &mut self.due), if published.len() < ROWS => {
                     let HandedOver { announcements, since } = handed_over;
                     published.extend(announcements.into_iter().map(|announcement| self.send(announcement, since)));
                 }
@@ -217,11 +217,11 @@ impl<T: Tables> Rows<T> {
 
 /// Receives from whichever channel is ready first.
 async fn next(
-    told: &mut mpsc::Receiver<HandedOver>,
+    queued: &mut mpsc::Receiver<HandedOver>,
     due: &mut mpsc::Receiver<HandedOver>,
 ) -> Option<HandedOver> {
     tokio::select! {
-        Some(handed_over) = told.recv() => Some(handed_over),
+        Some(handed_over) = queued.recv() => Some(handed_over),
         Some(handed_over) = due.recv() => Some(handed_over),
         else => None,
     }

@@ -74,14 +74,14 @@ impl Outbox {
         message: Outgoing,
         handed_over: Instant,
     ) -> impl Future<Output = Fate> + use<> {
-        let (fate, told) = oneshot::channel();
+        let (fate, reported) = oneshot::channel();
         // If the queue is full, the sender of the fate is dropped at once: nothing was sent.
         drop(self.0.try_send(Item {
             message,
             handed_over,
             fate,
         }));
-        async { told.await.unwrap_or(Fate::Unsent) }
+        async { reported.await.unwrap_or(Fate::Unsent) }
     }
 }
 
@@ -211,8 +211,8 @@ impl OutboxRun {
 }
 
 /// Reports the fate of a message; its receiver may be gone.
-fn settle(told: oneshot::Sender<Fate>, fate: Fate) {
-    let _nobody = told.send(fate);
+fn settle(sender: oneshot::Sender<Fate>, fate: Fate) {
+    let _receiver_gone = sender.send(fate);
 }
 
 /// Returns what an answer means for its message, and for its target.

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_queue_that_does_not_confirm_is_left_alone_and_then_tried_with_one_message() {
+    fn a_reply_queue_that_does_not_confirm_is_suspended_and_then_probed_with_one_message() {
         let (mut targets, start) = (Targets::<u8>::new(Kind::Replies), Instant::now());
         let first: Vec<Sending> = (0..FIRST_REPLIES)
             .map(|_| sending(targets.admit("bad", start)))
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn where_events_are_not_confirmed_one_at_a_time_is_waited_for_and_the_others_shortly() {
+    fn unconfirmed_events_are_probed_one_at_a_time_and_the_others_are_awaited_briefly() {
         let (mut targets, now) = (Targets::<u8>::new(Kind::Events), Instant::now());
         assert_eq!(silence(&mut targets, "job.parked", now), Change::Silent);
         let probe = sending(targets.admit("job.parked", now));

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_uses_no_try() {
+    fn an_unsent_message_uses_no_attempt() {
         let held = Duration::from_secs(30);
         for tries in 0..10 {
             for verdict in [

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_granted_is_taken_until_it_is_used_up_or_over() {
+    fn a_grant_is_used_until_it_is_exhausted_or_expires() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         assert_eq!(ledger.take(now, ROW), Taken::Ask);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn where_bytes_are_too_many_rows_without_any_are_still_asked_for_and_others_are_not() {
+    fn a_full_byte_quota_refuses_rows_with_bytes_and_asks_for_rows_without_any() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         ledger.refused(
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flood_of_refusals_one_a_second_is_announced_and_counts_the_others() {
+    fn in_a_burst_of_refusals_one_per_second_is_announced_and_counts_the_others() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         let announced: Vec<_> = (0..2500_u64)

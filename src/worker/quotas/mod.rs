@@ -19,7 +19,6 @@ use crate::telemetry::names;
 /// The quotas of each producer and of each organization.
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaLimits {
-    /// The quotas of each producer.
     pub producer: Amounts,
     /// The quotas of each organization, for jobs alone.
     pub organization: Amounts,
