@@ -32,7 +32,7 @@ use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{self, Keep, Store, StoreError, Tables, WRITERS, Writer};
 use crate::telemetry;
-use crate::tracker::{self, ChangedBy, Changes, Tracker};
+use crate::tracker::{self, ChangedBy, Changes, SealedTracker, Tracker};
 use crate::worker::{self, Admission, Announcing, DueAnnouncements, WorkerContext, announcer};
 use incarnation::Process;
 
@@ -242,13 +242,14 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
         assignee_sync: concurrency(pipelines::ASSIGNEE_SYNC),
         messaging: concurrency(pipelines::MESSAGING),
     };
-    let tracker = Tracker::new(pool, Arc::clone(&keyring));
+    let tracker = Tracker::new(pool);
     let providers = providers(
         Arc::<StoredHolds>::clone(&holds),
         lanes,
         &settings.providers,
     )?;
     let services = Arc::new(Services {
+        sealed: SealedTracker::new(tracker.clone(), Arc::clone(&keyring)),
         tracker,
         providers,
         spawn,
@@ -303,8 +304,10 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone())));
     let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for its own work, so the tracker of spawned work is not awaited.
+    let tracker = Tracker::new(pool);
     Ok(Services {
-        tracker: Tracker::new(pool, keyring),
+        sealed: SealedTracker::new(tracker.clone(), keyring),
+        tracker,
         providers,
         spawn: spawner(&TaskTracker::new()),
     })

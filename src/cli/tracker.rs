@@ -68,15 +68,9 @@ impl Tracker {
 
 impl Export {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let tracker = if self.with_secrets {
-            if io::stdout().is_terminal() {
-                return Err(Usage(
-                    "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
-                )
-                .into());
-            }
-            let tracker = connect::tracker_with_keyring(&self.links).await?;
-            let store = connect::store(&self.links).await?;
+        let keyring = self.keyring()?;
+        let (store, tracker) = connect::store_and_tracker(&self.links).await?;
+        if keyring.is_some() {
             // Written before the secrets are read, so that every access is recorded.
             store
                 .audit(
@@ -87,11 +81,8 @@ impl Export {
                     &Value::Null,
                 )
                 .await?;
-            tracker
-        } else {
-            connect::tracker(&self.links).await?
-        };
-        let export = tracker.export(self.with_secrets).await?;
+        }
+        let export = tracker.export(keyring.as_ref()).await?;
         let document = serde_json::to_string_pretty(&export.document)
             .context("the document cannot be encoded as JSON")?;
         // Escaped as JSON, so that the file has the same values as the tables.
@@ -103,6 +94,20 @@ impl Export {
             ));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns the keyring that opens the secrets, if they are exported.
+    fn keyring(&self) -> anyhow::Result<Option<Keyring>> {
+        if !self.with_secrets {
+            return Ok(None);
+        }
+        if io::stdout().is_terminal() {
+            return Err(Usage(
+                "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
+            )
+            .into());
+        }
+        app::keyring(&self.links).map(Some)
     }
 }
 

@@ -157,7 +157,7 @@ impl Test {
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
         let destination = services
-            .tracker
+            .sealed
             .known_destination(organization, name)
             .await?;
         let actor = operator(self.reason);

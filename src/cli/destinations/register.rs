@@ -84,7 +84,7 @@ impl Register {
                 secret_stays(row, &self.kind, &self.config)
                     .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
                 services
-                    .tracker
+                    .sealed
                     .known_destination(&self.organization, &self.name)
                     .await?
                     .secret

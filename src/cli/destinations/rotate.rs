@@ -47,7 +47,7 @@ impl RotateSecret {
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
         let destination = services
-            .tracker
+            .sealed
             .known_destination(organization, name)
             .await?;
         check_destination(
