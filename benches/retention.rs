@@ -21,7 +21,6 @@ use dispatch_worker::devkit::servers::Servers;
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::maintenance::Retention;
-use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{
     self, Incoming, Intaken, Keep, NewJob, Store, Tables, WRITERS, Writer,
 };
@@ -110,11 +109,10 @@ async fn main() {
         .batch_execute(&OLD.replace("{jobs}", &jobs.to_string()))
         .await
         .unwrap();
-    let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let store = Store::new(pool.clone());
 
     let intake = per_second(jobs, take_in(&store, &url, jobs).await);
-    let tracker = Tracker::new(pool.clone(), keyring);
+    let tracker = Tracker::new(pool.clone());
     let left = count(
         &pool,
         "SELECT count(*) FROM jobs WHERE source = 'old' AND state = 'parked'",

@@ -19,7 +19,7 @@ use crate::providers::governor::{Governor, Holds, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::secrets::Keyring;
 use crate::store::{self, Store, Writer};
-use crate::tracker::Tracker;
+use crate::tracker::{SealedTracker, Tracker};
 use crate::worker::{self, Admission, Announcing, DueAnnouncements, WorkerContext, announcer};
 
 /// The context of a worker, and the parts that must be spawned for it.
@@ -51,13 +51,14 @@ pub(super) fn assemble(
         assignee_sync: concurrency(pipelines::ASSIGNEE_SYNC),
         messaging: concurrency(pipelines::MESSAGING),
     };
-    let tracker = Tracker::new(pool, Arc::clone(&keyring));
+    let tracker = Tracker::new(pool);
     let providers = providers(
         Arc::<StoredHolds>::clone(&holds),
         lanes,
         &settings.providers,
     )?;
     let services = Arc::new(Services {
+        sealed: SealedTracker::new(tracker.clone(), Arc::clone(&keyring)),
         tracker,
         providers,
         spawn,
@@ -130,8 +131,10 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone())));
     let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for its own work, so the tracker of spawned work is not awaited.
+    let tracker = Tracker::new(pool);
     Ok(Services {
-        tracker: Tracker::new(pool, keyring),
+        sealed: SealedTracker::new(tracker.clone(), keyring),
+        tracker,
         providers,
         spawn: spawner(&TaskTracker::new()),
     })

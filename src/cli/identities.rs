@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -24,9 +23,8 @@ use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::operations;
 use crate::pipelines::connection_tests;
-use crate::secrets::Keyring;
-use crate::store::{self, CappedCount};
-use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause};
+use crate::store::CappedCount;
+use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, identity_cause};
 
 /// List, register and test identities, and replace their tokens
 #[derive(Debug, Subcommand)]
@@ -125,12 +123,7 @@ impl Identities {
 
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = connect::store(&self.links).await?;
-        // No value is unsealed.
-        let tracker = tracker(
-            &self.links,
-            &Arc::new(Keyring::parse(&Keyring::fresh_setting())?),
-        )?;
+        let (store, tracker) = connect::store_and_tracker(&self.links).await?;
         let identities = tracker.identities(self.organization.as_deref()).await?;
         let causes: Vec<String> = identities
             .iter()
@@ -286,13 +279,6 @@ impl TokenFile {
             end,
         })
     }
-}
-
-fn tracker(links: &Links, keyring: &Arc<Keyring>) -> anyhow::Result<Tracker> {
-    Ok(Tracker::new(
-        store::pool(links.database_url()?, 1)?,
-        Arc::clone(keyring),
-    ))
 }
 
 fn shown(identity: &IdentityRow, waiting: CappedCount) -> anyhow::Result<Value> {

@@ -19,6 +19,7 @@ use crate::app;
 use crate::config::Links;
 use crate::escape;
 use crate::operations;
+use crate::secrets::Keyring;
 use crate::store::{CappedCount, Released};
 use crate::tracker::{ImportCounts, Imported, TrackerDocument};
 
@@ -68,18 +69,14 @@ impl Tracker {
 
 impl Export {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let export = if self.with_secrets {
-            if io::stdout().is_terminal() {
-                return Err(Usage(
-                    "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
-                )
-                .into());
+        let keyring = self.keyring()?;
+        let (store, tracker) = connect::store_and_tracker(&self.links).await?;
+        let export = match &keyring {
+            Some(keyring) => {
+                let actor = operator(self.reason);
+                operations::export_secrets(&store, &tracker, keyring, &actor).await?
             }
-            let tracker = connect::tracker_with_keyring(&self.links).await?;
-            let store = connect::store(&self.links).await?;
-            operations::export_secrets(&store, &tracker, &operator(self.reason)).await?
-        } else {
-            connect::tracker(&self.links).await?.export(false).await?
+            None => tracker.export(None).await?,
         };
         let document = serde_json::to_string_pretty(&export.document)
             .context("the document cannot be encoded as JSON")?;
@@ -92,6 +89,20 @@ impl Export {
             ));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns the keyring that opens the secrets, if they are exported.
+    fn keyring(&self) -> anyhow::Result<Option<Keyring>> {
+        if !self.with_secrets {
+            return Ok(None);
+        }
+        if io::stdout().is_terminal() {
+            return Err(Usage(
+                "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
+            )
+            .into());
+        }
+        app::keyring(&self.links).map(Some)
     }
 }
 

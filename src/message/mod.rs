@@ -26,7 +26,9 @@ use time::OffsetDateTime;
 pub use about::AboutJob;
 pub use discarded::{Discarded, Said};
 pub use headers::{DELIVERY_COUNTS, allowed_headers};
-pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
+pub use intake::{
+    Envelope, Intake, Newer, canonical_digest, check_intake, decode_control, decode_intake,
+};
 pub use outcome::{Facts, Outcome};
 pub use producer::{DIRECT_REPLY, Named, Producer, Sender};
 pub use refusal::Refusal;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::OperationError;
+use crate::secrets::Keyring;
 use crate::store::{Action, Actor, Store};
 use crate::tracker::{Export, Tracker};
 
@@ -14,10 +15,11 @@ use crate::tracker::{Export, Tracker};
 pub async fn export_secrets(
     store: &Store,
     tracker: &Tracker,
+    keyring: &Keyring,
     actor: &Actor,
 ) -> Result<Export, OperationError> {
     store
         .audit(actor, Action::ExportSecrets, &Value::Null, &Value::Null)
         .await?;
-    Ok(tracker.export(true).await?)
+    Ok(tracker.export(Some(keyring)).await?)
 }

@@ -61,7 +61,7 @@ impl<'a> CheckedDestination<'a> {
             Some(row) if secret.is_none() => {
                 secret_stays(row, kind, config)
                     .map_err(|problem| OperationError::Invalid(problem.to_string()))?;
-                let known = services.tracker.known_destination(organization, name);
+                let known = services.sealed.known_destination(organization, name);
                 known.await?.secret
             }
             Some(_) | None => None,

@@ -32,7 +32,7 @@ impl<'a> CheckedSecret<'a> {
         services: &Services,
     ) -> Result<Self, OperationError> {
         let destination = services
-            .tracker
+            .sealed
             .known_destination(organization, name)
             .await?;
         check_destination(

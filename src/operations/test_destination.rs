@@ -21,7 +21,7 @@ pub async fn test_destination(
     name: &str,
 ) -> Result<Sent, OperationError> {
     let destination = services
-        .tracker
+        .sealed
         .known_destination(organization, name)
         .await?;
     let tested = json!({"destination_id": destination.id, "destination": name});

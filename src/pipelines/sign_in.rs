@@ -125,7 +125,7 @@ impl Services {
     }
 
     async fn token(&self, identity_id: i64) -> Result<AccessToken, StageFault> {
-        let token = self.tracker.access_token(identity_id).await?;
+        let token = self.sealed.access_token(identity_id).await?;
         Ok(token
             .ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
     }
@@ -218,7 +218,7 @@ impl Services {
             Occasion::Refused => Some(AFTER_REFUSAL),
             Occasion::NotValid => Some(AFTER_PROOF),
         };
-        self.tracker
+        self.sealed
             .take_refresh_turn(
                 seen.identity_id,
                 seen.version,
@@ -316,13 +316,12 @@ impl Services {
             expires_in,
             after_refusal: occasion != Occasion::Ended,
         };
-        let (tracker, identity_id, version) =
-            (self.tracker.clone(), seen.identity_id, seen.version);
+        let (sealed, identity_id, version) = (self.sealed.clone(), seen.identity_id, seen.version);
         let give_up = Instant::now() + SAVING;
         let (sender, saved_result) = oneshot::channel();
         let saving = async move {
             let saved = loop {
-                match tracker.save_tokens(identity_id, version, &tokens).await {
+                match sealed.save_tokens(identity_id, version, &tokens).await {
                     // Saved, or other tokens were saved first.
                     Ok(_) => break Ok(()),
                     Err(fault)

@@ -14,7 +14,7 @@ use crate::fault::StageFault;
 use crate::job::{Attempt, Epoch, Generation, Job, JobId};
 use crate::providers::{ProviderSettings, Providers, governor};
 use crate::secrets::Keyring;
-use crate::tracker::{Changes, Tracker};
+use crate::tracker::{Changes, SealedTracker, Tracker};
 
 fn services() -> Services {
     // Another test may have installed it before.
@@ -28,8 +28,10 @@ fn services() -> Services {
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let providers = Providers::new(&ProviderSettings::default(), governor::alone()).unwrap();
     let spawn = Arc::new(|name, _| panic!("{name} is started"));
+    let tracker = Tracker::new(pool);
     Services {
-        tracker: Tracker::new(pool, keyring),
+        sealed: SealedTracker::new(tracker.clone(), keyring),
+        tracker,
         providers,
         spawn,
     }

@@ -26,14 +26,14 @@ pub struct Export {
 }
 
 impl Tracker {
-    /// Exports everything that a document can contain, from one snapshot. Without secrets, the
-    /// document has the names of identities and destinations, not their tokens and secrets;
-    /// importing it keeps the stored ones. During a rotation, only the new secret of a destination
+    /// Exports everything that a document can contain, from one snapshot. Without the keyring that
+    /// opens `secrets`, the document has the names of identities and destinations, not their tokens
+    /// and secrets; importing it keeps the stored ones. During a rotation, only the new secret of a destination
     /// is exported.
     ///
     /// # Errors
     /// [`TrackerFault`]; with secrets, also if a sealed value cannot be opened.
-    pub async fn export(&self, with_secrets: bool) -> Result<Export, TrackerFault> {
+    pub async fn export(&self, secrets: Option<&Keyring>) -> Result<Export, TrackerFault> {
         const LEFT_OUT: &str = "
             SELECT count(*) AS people FROM users u
             WHERE NOT EXISTS (SELECT 1 FROM user_emails e WHERE e.user_id = u.id AND e.verified)";
@@ -47,7 +47,7 @@ impl Tracker {
             .await?;
         let reading = Reading {
             tx,
-            keyring: with_secrets.then_some(&*self.keyring),
+            keyring: secrets,
         };
         let mut organizations = Vec::new();
         for row in query(&reading.tx, ORGANIZATIONS, &[]).await? {

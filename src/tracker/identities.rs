@@ -8,8 +8,8 @@ use tokio_postgres::Row;
 
 use super::causes::{begin_release, identity_cause};
 use super::{
-    AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn,
-    execute, query, query_opt,
+    AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, SealedTracker, Tracker,
+    TrackerFault, Turn, execute, query, query_opt,
 };
 use crate::secrets::{Keyring, Place};
 
@@ -93,82 +93,6 @@ impl Tracker {
         rows.iter().map(IdentityRow::of).collect()
     }
 
-    /// Returns an identity's access token, opened.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn access_token(
-        &self,
-        identity_id: i64,
-    ) -> Result<Option<AccessToken>, TrackerFault> {
-        const SQL: &str = "
-            SELECT i.access_token, i.token_expires_at, i.version, o.slug,
-                   extract(epoch FROM i.token_expires_at - now())::double precision AS ends_in
-            FROM identities i
-            JOIN organizations o ON o.id = i.organization_id
-            WHERE i.id = $1";
-        let Some(row) = query_opt(&self.client().await?, SQL, &[&identity_id]).await? else {
-            return Ok(None);
-        };
-        let token = self.keyring.open_text(
-            place(ACCESS_TOKEN, &identity_id.to_string()),
-            row.try_get("access_token")?,
-        )?;
-        Ok(Some(AccessToken {
-            identity_id,
-            organization: row.try_get("slug")?,
-            token,
-            expires_at: row.try_get("token_expires_at")?,
-            ends_in: time::Duration::saturating_seconds_f64(row.try_get("ends_in")?),
-            version: row.try_get("version")?,
-        }))
-    }
-
-    /// Requests the turn to refresh the tokens of this `version`, exclusive among all replicas,
-    /// for at most `longest`. The turn is a time on the row, so that no transaction is open during
-    /// the call of Microsoft Entra. It ends with [`Tracker::save_tokens`],
-    /// [`Tracker::end_refresh_turn`], or by expiring. `refreshed_before` is set if the access
-    /// token was refused before its expiry: the turn is then refused if a refresh for that reason
-    /// was made within this time.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn take_refresh_turn(
-        &self,
-        identity_id: i64,
-        version: i64,
-        longest: Duration,
-        refreshed_before: Option<Duration>,
-    ) -> Result<RefreshTurn, TrackerFault> {
-        const SQL: &str = "
-            UPDATE identities
-            SET refreshing_until = now() + make_interval(secs => $3)
-            WHERE id = $1 AND version = $2 AND refresh_token IS NOT NULL
-                AND (refreshing_until IS NULL OR refreshing_until <= now())
-                AND (refresh_refused_at IS NULL OR refresh_refused_at <= now() - interval '1 minute')
-                AND ($4::float8 IS NULL OR access_refused_at IS NULL OR access_refused_at <= now() - make_interval(secs => $4))
-            RETURNING refresh_token, refreshing_until";
-        let client = self.client().await?;
-        let within = refreshed_before.map(|within| within.as_secs_f64());
-        let row = query_opt(
-            &client,
-            SQL,
-            &[&identity_id, &version, &longest.as_secs_f64(), &within],
-        )
-        .await?;
-        let Some(row) = row else {
-            return why_no_turn(&client, identity_id, version, within).await;
-        };
-        let sealed = row.try_get("refresh_token")?;
-        let refresh_token = self
-            .keyring
-            .open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
-        Ok(RefreshTurn::Yours(Turn {
-            refresh_token,
-            until: row.try_get("refreshing_until")?,
-        }))
-    }
-
     /// Ends a turn that returned no tokens, unless it has expired; `refused` is the answer if the
     /// refresh token was refused.
     ///
@@ -192,6 +116,85 @@ impl Tracker {
         )
         .await?;
         Ok(())
+    }
+}
+
+impl SealedTracker {
+    /// Returns an identity's access token, opened.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
+    pub async fn access_token(
+        &self,
+        identity_id: i64,
+    ) -> Result<Option<AccessToken>, TrackerFault> {
+        const SQL: &str = "
+            SELECT i.access_token, i.token_expires_at, i.version, o.slug,
+                   extract(epoch FROM i.token_expires_at - now())::double precision AS ends_in
+            FROM identities i
+            JOIN organizations o ON o.id = i.organization_id
+            WHERE i.id = $1";
+        let Some(row) = query_opt(&self.tracker.client().await?, SQL, &[&identity_id]).await?
+        else {
+            return Ok(None);
+        };
+        let token = self.keyring.open_text(
+            place(ACCESS_TOKEN, &identity_id.to_string()),
+            row.try_get("access_token")?,
+        )?;
+        Ok(Some(AccessToken {
+            identity_id,
+            organization: row.try_get("slug")?,
+            token,
+            expires_at: row.try_get("token_expires_at")?,
+            ends_in: time::Duration::saturating_seconds_f64(row.try_get("ends_in")?),
+            version: row.try_get("version")?,
+        }))
+    }
+
+    /// Requests the turn to refresh the tokens of this `version`, exclusive among all replicas,
+    /// for at most `longest`. The turn is a time on the row, so that no transaction is open during
+    /// the call of Microsoft Entra. It ends with [`SealedTracker::save_tokens`],
+    /// [`Tracker::end_refresh_turn`], or by expiring. `refreshed_before` is set if the access
+    /// token was refused before its expiry: the turn is then refused if a refresh for that reason
+    /// was made within this time.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
+    pub async fn take_refresh_turn(
+        &self,
+        identity_id: i64,
+        version: i64,
+        longest: Duration,
+        refreshed_before: Option<Duration>,
+    ) -> Result<RefreshTurn, TrackerFault> {
+        const SQL: &str = "
+            UPDATE identities
+            SET refreshing_until = now() + make_interval(secs => $3)
+            WHERE id = $1 AND version = $2 AND refresh_token IS NOT NULL
+                AND (refreshing_until IS NULL OR refreshing_until <= now())
+                AND (refresh_refused_at IS NULL OR refresh_refused_at <= now() - interval '1 minute')
+                AND ($4::float8 IS NULL OR access_refused_at IS NULL OR access_refused_at <= now() - make_interval(secs => $4))
+            RETURNING refresh_token, refreshing_until";
+        let client = self.tracker.client().await?;
+        let within = refreshed_before.map(|within| within.as_secs_f64());
+        let row = query_opt(
+            &client,
+            SQL,
+            &[&identity_id, &version, &longest.as_secs_f64(), &within],
+        )
+        .await?;
+        let Some(row) = row else {
+            return why_no_turn(&client, identity_id, version, within).await;
+        };
+        let sealed = row.try_get("refresh_token")?;
+        let refresh_token = self
+            .keyring
+            .open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
+        Ok(RefreshTurn::Yours(Turn {
+            refresh_token,
+            until: row.try_get("refreshing_until")?,
+        }))
     }
 
     /// Saves refreshed tokens in place of those of `version`, ends the turn, and, in the same
@@ -223,7 +226,7 @@ impl Tracker {
             .as_ref()
             .map(|token| seal(&self.keyring, REFRESH_TOKEN, identity_id, token));
         let life = tokens.expires_in.as_secs_f64();
-        let mut client = self.client().await?;
+        let mut client = self.tracker.client().await?;
         let tx = client.transaction().await?;
         if execute(
             &tx,

@@ -1,7 +1,7 @@
 //! The product's tables in Postgres: organizations, their people, groups and links, identities,
 //! destinations. Free functions over a client read them; [`Tracker`] calls these with a connection
-//! of its pool. [`apply`] writes inside the transaction of a job's commit, and [`import`] in its
-//! own.
+//! of its pool, and [`SealedTracker`] those that seal or open a value. [`apply`] writes inside the
+//! transaction of a job's commit, and [`import`] in its own.
 
 mod apply_batch;
 mod assignment_rules;
@@ -26,7 +26,6 @@ mod set_tokens;
 mod types;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use deadpool_postgres::{GenericClient, Object, Pool};
 use time::OffsetDateTime;
@@ -43,12 +42,11 @@ pub use groups::{assignee_key, work_item_resource};
 pub use import::{Imported, import};
 pub use people::email_key;
 pub use registry::*;
-pub use sealed::SEALED;
+pub use sealed::{SEALED, SealedTracker};
 pub use set_tokens::{register_identity, set_tokens};
 pub use types::*;
 
 use crate::job::JobId;
-use crate::secrets::Keyring;
 
 /// Access to the product's tables outside of a job's commit. Each method takes a connection from
 /// the pool and returns it at the end; nothing is held between calls. All methods can fail with
@@ -56,14 +54,13 @@ use crate::secrets::Keyring;
 #[derive(Clone)]
 pub struct Tracker {
     pool: Pool,
-    keyring: Arc<Keyring>,
 }
 
 impl Tracker {
-    /// Creates a tracker that uses this pool, and seals and opens tokens with this keyring.
+    /// Creates a tracker that uses this pool.
     #[must_use]
-    pub const fn new(pool: Pool, keyring: Arc<Keyring>) -> Self {
-        Self { pool, keyring }
+    pub const fn new(pool: Pool) -> Self {
+        Self { pool }
     }
 
     async fn client(&self) -> Result<Object, TrackerFault> {
@@ -217,47 +214,6 @@ impl Tracker {
     /// [`TrackerFault`].
     pub async fn has_open_effect(&self, job: JobId) -> Result<bool, TrackerFault> {
         groups::has_open_effect(&self.client().await?, job).await
-    }
-
-    /// Returns a destination.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn destination(&self, id: i64) -> Result<Option<Destination>, TrackerFault> {
-        let client = self.client().await?;
-        destinations::destination(&client, &self.keyring, id).await
-    }
-
-    /// Returns the interaction that answers the click that created a job; `None` if no click did,
-    /// or the job no longer exists.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also if the sealed token cannot be opened.
-    pub async fn interaction(&self, job: JobId) -> Result<Option<Clicked>, TrackerFault> {
-        let client = self.client().await?;
-        interactions::interaction(&client, &self.keyring, job).await
-    }
-
-    /// Returns an organization's destinations with these names, in their order (unregistered names
-    /// are omitted), or for `None` its defaults, sorted by name. Includes disabled ones.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn destinations(
-        &self,
-        organization_id: i64,
-        names: Option<&[String]>,
-    ) -> Result<Vec<Destination>, TrackerFault> {
-        let client = self.client().await?;
-        match names {
-            Some(names) => {
-                destinations::destinations_by_name(&client, &self.keyring, organization_id, names)
-                    .await
-            }
-            None => {
-                destinations::default_destinations(&client, &self.keyring, organization_id).await
-            }
-        }
     }
 }
 

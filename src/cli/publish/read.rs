@@ -7,9 +7,7 @@ use anyhow::Context;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::job::JobId;
-use crate::message::{Envelope, Intake, decode_intake, read_body};
-use crate::secrets::Keyring;
+use crate::message::{Envelope, check_intake, read_body};
 
 /// A document to publish.
 #[derive(Debug)]
@@ -92,20 +90,16 @@ impl Document {
         self.dedupe_key = field("dedupe_key").or_else(|| self.message_id.clone());
     }
 
-    /// Decodes the document as the worker will.
-    pub(super) fn validate(&mut self, keyring: &Keyring) -> anyhow::Result<()> {
+    /// Checks the document as the worker will.
+    pub(super) fn validate(&mut self) -> anyhow::Result<()> {
         let envelope = Envelope {
             content_type: Some("application/json".to_owned()),
             message_id: self.message_id.clone(),
             app_id: self.app_id.clone(),
             ..Envelope::default()
         };
-        let intake = decode_intake(&self.body, &envelope, keyring, JobId::fresh())
-            .with_context(|| self.origin.clone())?;
-        let (source, dedupe_key) = match intake {
-            Intake::Request { request, .. } => (request.source, request.dedupe_key),
-            Intake::Newer(newer) => (newer.source, newer.dedupe_key),
-        };
+        let (source, dedupe_key) =
+            check_intake(&self.body, &envelope).with_context(|| self.origin.clone())?;
         (self.source, self.dedupe_key) = (Some(source), Some(dedupe_key));
         Ok(())
     }
@@ -117,10 +111,6 @@ mod tests {
 
     fn only(text: &str) -> Document {
         split("x.json", text.as_bytes().to_vec(), false).remove(0)
-    }
-
-    fn keyring() -> Keyring {
-        Keyring::parse(&Keyring::fresh_setting()).unwrap()
     }
 
     #[test]
@@ -138,13 +128,13 @@ mod tests {
     fn a_document_without_a_key_gets_one_and_one_with_a_key_keeps_it() {
         let mut without = only(r#"{"schema":1,"organization":"contoso"}"#);
         without.identify(Some("shell"));
-        without.validate(&keyring()).unwrap();
+        without.validate().unwrap();
         assert_eq!(without.source.as_deref(), Some("shell"));
         assert!(without.message_id.is_some() && without.message_id == without.dedupe_key);
         let mut with =
             only(r#"{"schema":1,"organization":"contoso","source":"hooks","dedupe_key":"17"}"#);
         with.identify(Some("shell"));
-        with.validate(&keyring()).unwrap();
+        with.validate().unwrap();
         assert_eq!(
             (with.source.as_deref(), with.dedupe_key.as_deref()),
             (Some("hooks"), Some("17"))
@@ -166,7 +156,7 @@ mod tests {
                 "{text}"
             );
             assert_eq!(document.message_id, None, "{text}");
-            document.validate(&keyring()).unwrap();
+            document.validate().unwrap();
         }
     }
 
@@ -174,7 +164,7 @@ mod tests {
     fn a_document_that_the_worker_would_refuse_is_refused_with_its_place() {
         let mut nameless = only(r#"{"schema":1,"organization":"contoso"}"#);
         nameless.identify(None);
-        let error = format!("{:#}", nameless.validate(&keyring()).unwrap_err());
+        let error = format!("{:#}", nameless.validate().unwrap_err());
         assert_eq!(error, "x.json: `source` is required");
     }
 }

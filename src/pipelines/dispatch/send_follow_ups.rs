@@ -18,7 +18,9 @@ use crate::message::Request;
 use crate::pipelines::assignee_sync::AssigneeSync;
 use crate::pipelines::messaging::{Event, Notice, Recipient};
 use crate::pipelines::{Dispatch, ProductFault};
-use crate::tracker::{Applied, AssigneeChange, Destination, OutboundLink, StatusChange, Tracker};
+use crate::tracker::{
+    Applied, AssigneeChange, Destination, OutboundLink, SealedTracker, StatusChange,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub struct SendFollowUps;
@@ -50,9 +52,9 @@ impl Stage for SendFollowUps {
         let plan = cx.output::<SyncAssignees>()?;
         let applied = cx.output::<UpdateAssignments>()?;
         let changed = NetChanges::of(&applied);
-        let tracker = &cx.services.tracker;
+        let services = cx.services;
         let own = cx.output::<CheckAccount>()?.organization_id;
-        let destinations = destinations(tracker, &request, own, &changed).await?;
+        let destinations = destinations(&services.sealed, &request, own, &changed).await?;
         let mut children: Vec<Child> = notices(&changed, &plan, &destinations)
             .iter()
             .map(Notice::child)
@@ -63,7 +65,7 @@ impl Stage for SendFollowUps {
         if !(changed.assignees.is_empty() && applied.behind.is_empty()) {
             let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
             let groups: Vec<i64> = changed.assignees.keys().copied().collect();
-            let links = tracker.outbound_links(&groups).await?;
+            let links = services.tracker.outbound_links(&groups).await?;
             children.extend(
                 syncs(&changed, &applied, &plan, &links, integration_id)
                     .iter()
@@ -145,7 +147,7 @@ impl NetChanges {
 /// go only to that organization's default destinations, so no tenant receives messages about
 /// another's groups.
 async fn destinations(
-    tracker: &Tracker,
+    sealed: &SealedTracker,
     request: &Request,
     own: i64,
     changed: &NetChanges,
@@ -156,7 +158,7 @@ async fn destinations(
         let known = if names.is_empty() {
             Vec::new()
         } else {
-            tracker.destinations(own, Some(names)).await?
+            sealed.destinations(own, Some(names)).await?
         };
         destinations.insert(own, named(names, &known, &request.organization)?);
     }
@@ -164,7 +166,7 @@ async fn destinations(
         if let std::collections::btree_map::Entry::Vacant(place) =
             destinations.entry(organization_id)
         {
-            let defaults = tracker.destinations(organization_id, None).await?;
+            let defaults = sealed.destinations(organization_id, None).await?;
             place.insert(defaults.iter().map(|destination| destination.id).collect());
         }
     }

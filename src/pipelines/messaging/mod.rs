@@ -157,7 +157,7 @@ async fn destination<'a>(
         }
     };
     let destination = services
-        .tracker
+        .sealed
         .destination(id)
         .await?
         .ok_or(ProductFault::DestinationGone(id))?;
@@ -180,7 +180,7 @@ async fn clicked(
         message_id,
         token,
     } = services
-        .tracker
+        .sealed
         .interaction(job)
         .await?
         .ok_or(ProductFault::InteractionGone(job))?;

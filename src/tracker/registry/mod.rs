@@ -19,7 +19,7 @@ pub use installations::{
     set_installation_disabled,
 };
 
-use super::{Destination, Tracker, TrackerFault, query};
+use super::{Destination, SealedTracker, Tracker, TrackerFault, query};
 
 /// A row before and after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,7 +73,9 @@ impl Tracker {
         let organization_id = maybe_organization(&client, organization).await?;
         destination_rows(&client, organization_id).await
     }
+}
 
+impl SealedTracker {
     /// Returns a destination by name, with opened secrets.
     ///
     /// # Errors
@@ -83,7 +85,7 @@ impl Tracker {
         organization: &str,
         name: &str,
     ) -> Result<Destination, TrackerFault> {
-        let client = self.client().await?;
+        let client = self.tracker.client().await?;
         let organization_id = known_organization(&client, organization).await?;
         let id = destination_id(&client, organization_id, name).await?;
         let found = super::destinations::destination(&client, &self.keyring, id).await?;

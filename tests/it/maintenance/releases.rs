@@ -10,7 +10,7 @@ use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{
     self, CauseCursor, HoldCursor, JobFilter, Stopped, Store, Tables, Writer,
 };
-use dispatch_worker::tracker::{NewTokens, Tracker};
+use dispatch_worker::tracker::{NewTokens, SealedTracker, Tracker};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
@@ -107,14 +107,14 @@ async fn all_of_12_000_jobs_continue_after_new_tokens_although_the_saving_proces
         expires_in: Duration::from_secs(3600),
         after_refusal: false,
     };
-    let tracker = Tracker::new(database.pool.clone(), keyring());
+    let sealed = SealedTracker::new(Tracker::new(database.pool.clone()), keyring());
     assert!(
-        tracker
+        sealed
             .save_tokens(id, 2, &tokens)
             .await
             .expect("tokens are saved")
     );
-    drop(tracker);
+    drop(sealed);
     assert_eq!(
         waiting(&database).await,
         12_000 - PAGE,

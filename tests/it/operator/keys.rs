@@ -8,7 +8,7 @@ use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::JobState;
 use dispatch_worker::message::interaction_of;
 use dispatch_worker::secrets::{Keyring, Place, key_of};
-use dispatch_worker::tracker::Tracker;
+use dispatch_worker::tracker::{SealedTracker, Tracker};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -197,8 +197,8 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
         opened("jobs", "payload.interaction.token", &job, &new),
         "canary-interaction"
     );
-    let tracker = Tracker::new(world.pool().clone(), Arc::new(keys.new_alone()));
-    let clicked = tracker
+    let tracker = Tracker::new(world.pool().clone());
+    let clicked = SealedTracker::new(tracker, Arc::new(keys.new_alone()))
         .interaction(world.job_by_key("waits").await.unwrap().id)
         .await
         .unwrap()

@@ -1,7 +1,6 @@
 //! Dedupe keys live as long as their jobs: the key of an old job always finds that job and never
 //! another one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
@@ -46,10 +45,7 @@ async fn waiting_for_a_month(world: &TestWorld, key: &str) {
     world.wait_job_state(key, JobState::Waiting, SOON).await;
     world.wait_quiet(SOON).await;
     world.database.rows(OLDER).await;
-    let (retention, tracker) = (
-        Retention::new(KEEP),
-        Tracker::new(world.pool().clone(), Arc::clone(&world.keyring)),
-    );
+    let (retention, tracker) = (Retention::new(KEEP), Tracker::new(world.pool().clone()));
     while retention
         .round(&world.store(), &tracker, OffsetDateTime::now_utc())
         .await

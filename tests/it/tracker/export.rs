@@ -16,7 +16,7 @@ const CASES: u32 = 6;
 async fn exported(world: &World, with_secrets: bool) -> Value {
     let export = world
         .tracker
-        .export(with_secrets)
+        .export(with_secrets.then_some(&*world.keyring))
         .await
         .expect("it can be exported");
     assert_eq!(export.people_left_out, 0);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use dispatch_worker::job::JobId;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::{
-    Applied, AssigneePlan, ChangedBy, Changes, Imported, PlannedLink, StatusPlan, Tracker,
-    TrackerDocument, TrackerFault, apply, import,
+    Applied, AssigneePlan, ChangedBy, Changes, Imported, PlannedLink, SealedTracker, StatusPlan,
+    Tracker, TrackerDocument, TrackerFault, apply, import,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -66,6 +66,7 @@ pub(crate) struct World {
     pub(crate) database: TestDatabase,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) tracker: Tracker,
+    pub(crate) sealed: SealedTracker,
 }
 
 impl World {
@@ -74,11 +75,13 @@ impl World {
         let database = TestDatabase::new().await;
         let keyring =
             Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid"));
-        let tracker = Tracker::new(database.pool.clone(), Arc::clone(&keyring));
+        let tracker = Tracker::new(database.pool.clone());
+        let sealed = SealedTracker::new(tracker.clone(), Arc::clone(&keyring));
         Self {
             database,
             keyring,
             tracker,
+            sealed,
         }
     }
 

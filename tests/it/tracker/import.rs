@@ -299,7 +299,7 @@ async fn secrets_are_stored_sealed_or_as_digests() {
         .unwrap()
         .unwrap();
     let token = world
-        .tracker
+        .sealed
         .access_token(identity.id)
         .await
         .unwrap()
@@ -339,10 +339,10 @@ async fn an_old_document_does_not_restore_old_tokens() {
         expires_in: std::time::Duration::from_secs(3600),
         after_refusal: true,
     };
-    assert!(world.tracker.save_tokens(id, 1, &refreshed).await.unwrap());
+    assert!(world.sealed.save_tokens(id, 1, &refreshed).await.unwrap());
     let (counts, gone) = world.import(document()).await.unwrap();
     assert!(counts.is_empty() && gone.is_empty(), "{counts:?} {gone:?}");
-    let token = async || world.tracker.access_token(id).await.unwrap().unwrap();
+    let token = async || world.sealed.access_token(id).await.unwrap().unwrap();
     assert_eq!(
         (token().await.token.expose_secret(), token().await.version),
         ("access-2", 2)
@@ -365,7 +365,7 @@ async fn an_old_document_does_not_restore_old_tokens() {
         ("access-1", 3)
     );
     let turn = world
-        .tracker
+        .sealed
         .take_refresh_turn(
             id,
             3,

@@ -206,7 +206,7 @@ async fn an_installation_is_found_by_its_account_in_any_case() {
     );
     assert_eq!(world.tracker.organization_id("nobody").await.unwrap(), None);
     assert_eq!(world.tracker.integration(-1).await.unwrap(), None);
-    assert!(world.tracker.access_token(-1).await.unwrap().is_none());
+    assert!(world.sealed.access_token(-1).await.unwrap().is_none());
     assert_eq!(world.tracker.group_assignee(-1).await.unwrap(), None);
     assert_eq!(
         world
@@ -259,7 +259,7 @@ async fn destinations_are_returned_by_name_in_order_or_as_the_defaults() {
     let organization = world.organization().await;
     let names = ["audit", "nowhere", "team"].map(str::to_owned);
     let by_name = world
-        .tracker
+        .sealed
         .destinations(organization, Some(&names))
         .await
         .unwrap();
@@ -277,14 +277,10 @@ async fn destinations_are_returned_by_name_in_order_or_as_the_defaults() {
         ),
         ("hold", "resend")
     );
-    let defaults = world
-        .tracker
-        .destinations(organization, None)
-        .await
-        .unwrap();
+    let defaults = world.sealed.destinations(organization, None).await.unwrap();
     assert_eq!(defaults.len(), 1);
     let team = world
-        .tracker
+        .sealed
         .destination(defaults[0].id)
         .await
         .unwrap()
@@ -296,7 +292,7 @@ async fn destinations_are_returned_by_name_in_order_or_as_the_defaults() {
     assert_eq!(team.secret.unwrap().expose_secret(), "whsec-1");
     assert!(
         world
-            .tracker
+            .sealed
             .destinations(organization, Some(&[]))
             .await
             .unwrap()
@@ -339,9 +335,9 @@ async fn the_ledger_identifies_our_own_writes() {
 #[tokio::test]
 async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
     let world = World::new().await;
-    let (id, tracker) = (world.identity().await, &world.tracker);
+    let (id, sealed) = (world.identity().await, &world.sealed);
     let turn = async |version| {
-        tracker
+        sealed
             .take_refresh_turn(id, version, MINUTE, None)
             .await
             .unwrap()
@@ -357,7 +353,8 @@ async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_versio
     let RefreshTurn::Yours(second) = turn(1).await else {
         panic!("a turn expires")
     };
-    tracker
+    world
+        .tracker
         .end_refresh_turn(id, &first, Some("invalid_grant"))
         .await
         .unwrap();
@@ -365,23 +362,27 @@ async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_versio
         matches!(turn(1).await, RefreshTurn::Taken),
         "a late worker does not end the next turn"
     );
-    tracker.end_refresh_turn(id, &second, None).await.unwrap();
+    world
+        .tracker
+        .end_refresh_turn(id, &second, None)
+        .await
+        .unwrap();
     assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
 
     assert!(
-        tracker
+        sealed
             .save_tokens(id, 1, &tokens(Some("refresh-2"), false))
             .await
             .unwrap()
     );
     assert!(
-        !tracker
+        !sealed
             .save_tokens(id, 1, &tokens(None, false))
             .await
             .unwrap(),
         "a late worker does not save"
     );
-    let token = tracker.access_token(id).await.unwrap().unwrap();
+    let token = sealed.access_token(id).await.unwrap().unwrap();
     assert_eq!(
         (token.token.expose_secret(), token.version),
         ("access-2", 2)
@@ -393,7 +394,7 @@ async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_versio
     );
     assert!(matches!(turn(1).await, RefreshTurn::Moved));
     assert!(
-        tracker
+        sealed
             .save_tokens(id, 2, &tokens(None, false))
             .await
             .unwrap()
@@ -415,10 +416,10 @@ async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_versio
 #[tokio::test]
 async fn a_refused_refresh_is_not_repeated_at_once() {
     let world = World::new().await;
-    let (id, tracker) = (world.identity().await, &world.tracker);
+    let (id, sealed) = (world.identity().await, &world.sealed);
     let hour = Some(60 * MINUTE);
     let turn = async |version, within| {
-        tracker
+        sealed
             .take_refresh_turn(id, version, MINUTE, within)
             .await
             .unwrap()
@@ -426,7 +427,8 @@ async fn a_refused_refresh_is_not_repeated_at_once() {
     let RefreshTurn::Yours(first) = turn(1, hour).await else {
         panic!("no other worker has the turn")
     };
-    tracker
+    world
+        .tracker
         .end_refresh_turn(id, &first, Some("invalid_grant"))
         .await
         .unwrap();
@@ -442,7 +444,7 @@ async fn a_refused_refresh_is_not_repeated_at_once() {
         "a refresh that returned no tokens does not count"
     );
     assert!(
-        tracker
+        sealed
             .save_tokens(id, 1, &tokens(Some("refresh-2"), true))
             .await
             .unwrap()
@@ -451,14 +453,22 @@ async fn a_refused_refresh_is_not_repeated_at_once() {
     let RefreshTurn::Yours(second) = turn(2, None).await else {
         panic!("the expiry of the token is another reason")
     };
-    tracker.end_refresh_turn(id, &second, None).await.unwrap();
+    world
+        .tracker
+        .end_refresh_turn(id, &second, None)
+        .await
+        .unwrap();
     world
         .sql("UPDATE identities SET access_refused_at = now() - interval '11 minutes'")
         .await;
     let RefreshTurn::Yours(third) = turn(2, Some(10 * MINUTE)).await else {
         panic!("a later refusal has another reason")
     };
-    tracker.end_refresh_turn(id, &third, None).await.unwrap();
+    world
+        .tracker
+        .end_refresh_turn(id, &third, None)
+        .await
+        .unwrap();
     assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
     world
         .sql("UPDATE identities SET access_refused_at = now() - interval '61 minutes'")
@@ -469,7 +479,7 @@ async fn a_refused_refresh_is_not_repeated_at_once() {
 #[tokio::test]
 async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
     let world = World::new().await;
-    let (id, tracker) = (world.identity().await, &world.tracker);
+    let (id, sealed) = (world.identity().await, &world.sealed);
     let other = world.sql(&waiting_jobs(3, &identity_cause(id + 1))).await;
     assert_eq!(
         world
@@ -481,7 +491,7 @@ async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
     );
     let states = "SELECT state, wait_key IS NULL, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2";
     assert!(
-        !tracker
+        !sealed
             .save_tokens(id, 7, &tokens(None, false))
             .await
             .unwrap()
@@ -492,7 +502,7 @@ async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
         "nothing was saved"
     );
     assert!(
-        tracker
+        sealed
             .save_tokens(id, 1, &tokens(None, false))
             .await
             .unwrap()
