@@ -18,14 +18,14 @@ use time::{OffsetDateTime, UtcOffset};
 use super::refusal::Refusal;
 use super::repair::{Repaired, repair, without_mark};
 use super::{
-    ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH,
-    MESSAGE_LIMIT, NAME_LENGTH, NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT,
-    SEARCH_NAME_LENGTH, SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search, TOKEN_LENGTH, wire,
+    ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HookEvent, Interaction, KEY_LENGTH, MESSAGE_LIMIT,
+    NAME_LENGTH, NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SEARCH_NAME_LENGTH,
+    SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search, TOKEN_LENGTH, wire,
 };
 use crate::job::JobId;
 use crate::secrets::Keyring;
 
-/// The AMQP properties of a message, and the size of its headers.
+/// The AMQP properties of a message, and whether its headers are too large.
 #[derive(Debug, Clone, Default)]
 pub struct Envelope {
     /// AMQP `content_type`.
@@ -39,7 +39,7 @@ pub struct Envelope {
     /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its
     /// connection (<https://www.rabbitmq.com/docs/validated-user-id>).
     pub user_id: Option<String>,
-    /// Whether the header table is larger than [`HEADERS_LIMIT`].
+    /// Whether the header table is larger than [`HEADERS_LIMIT`](super::HEADERS_LIMIT).
     pub headers_too_large: bool,
 }
 
