@@ -325,12 +325,12 @@ impl Bench {
     /// the machine.
     async fn done(&self, jobs: usize) {
         let client = self.pool.get().await.unwrap();
-        let mut looks = tokio::time::interval(Duration::from_millis(250));
+        let mut polls = tokio::time::interval(Duration::from_millis(250));
         let done = "SELECT count(*) FROM jobs WHERE state = 'succeeded'";
         while client.query_one(done, &[]).await.unwrap().get::<_, i64>(0)
             < i64::try_from(jobs).unwrap()
         {
-            looks.tick().await;
+            polls.tick().await;
         }
     }
 

@@ -30,12 +30,12 @@ pub(super) async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
 /// Warns if the worker's role has more rights in Postgres than a worker needs. The worker runs
 /// nevertheless.
 async fn warn_of_power(store: &Store) {
-    let looked = async {
+    let read = async {
         let role = store.session().await?.user;
         let excess = store.excess_of(&role).await?;
         Ok::<_, StoreError>((role, excess))
     };
-    match looked.await {
+    match read.await {
         Ok((_, excess)) if excess.is_empty() => {}
         Ok((role, excess)) => tracing::warn!(
             role,

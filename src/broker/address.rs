@@ -153,10 +153,10 @@ mod tests {
         ] {
             let error = plan(url).err().unwrap();
             assert_eq!(error.class(), Class::Permanent);
-            let said = crate::fault::chain(&error);
+            let text = crate::fault::chain(&error);
             assert!(
-                said.contains(part) && !said.contains("canary"),
-                "{url}: {said}"
+                text.contains(part) && !text.contains("canary"),
+                "{url}: {text}"
             );
         }
         for url in [
@@ -187,12 +187,12 @@ mod tests {
         ] {
             let error = plan(url).err().unwrap_or_else(|| panic!("{url} is taken"));
             assert!(matches!(error, BrokerError::Url), "{url}: {error:?}");
-            let said = crate::fault::chain(&error);
+            let text = crate::fault::chain(&error);
             assert!(
-                said.contains("use amqps://")
-                    && said.contains("host:port,host:port")
-                    && !said.contains("canary"),
-                "{said}"
+                text.contains("use amqps://")
+                    && text.contains("host:port,host:port")
+                    && !text.contains("canary"),
+                "{text}"
             );
         }
     }

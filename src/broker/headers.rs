@@ -125,10 +125,10 @@ mod tests {
 
     #[test]
     fn headers_of_the_broker_and_of_other_queues_are_left_out() {
-        let came = json!({"x-death": [{"count": 1}], "x-first-death-queue": "dispatch.jobs", "x-delivery-count": 9, "CC": ["q"],
+        let received = json!({"x-death": [{"count": 1}], "x-first-death-queue": "dispatch.jobs", "x-delivery-count": 9, "CC": ["q"],
             "x-deadline": "mine", "traceparent": "00-a"});
         assert_eq!(
-            Value::Object(producer_headers(&came)),
+            Value::Object(producer_headers(&received)),
             json!({"x-deadline": "mine", "traceparent": "00-a"})
         );
     }

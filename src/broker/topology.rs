@@ -308,12 +308,12 @@ pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<(u32, u32), 
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let looked = within(
+    let declared = within(
         CALL_TIMEOUT,
         channel.queue_declare(queue.into(), passive, FieldTable::default()),
     )
     .await?;
-    Ok((looked.message_count(), looked.consumer_count()))
+    Ok((declared.message_count(), declared.consumer_count()))
 }
 
 pub(super) async fn close(connection: Connection) {

@@ -246,18 +246,18 @@ mod tests {
             if let Some(bytes) = bytes {
                 fs::write(path, bytes).unwrap();
             }
-            let said = keyring(&[(FILE, path)], &[]).unwrap_err();
+            let text = keyring(&[(FILE, path)], &[]).unwrap_err();
             assert!(
-                said.contains(part)
-                    && said.contains(path)
-                    && said.contains(FILE)
-                    && said.contains("use a file"),
-                "{said}"
+                text.contains(part)
+                    && text.contains(path)
+                    && text.contains(FILE)
+                    && text.contains("use a file"),
+                "{text}"
             );
-            assert!(!said.contains("canary"), "{said}");
+            assert!(!text.contains("canary"), "{text}");
         }
-        let said = keyring(&[(FILE, folder.to_str().unwrap())], &[]).unwrap_err();
-        assert!(said.contains("directory"), "{said}");
+        let text = keyring(&[(FILE, folder.to_str().unwrap())], &[]).unwrap_err();
+        assert!(text.contains("directory"), "{text}");
         fs::write(path, vec![b'a'; largest]).unwrap();
         assert!(keyring(&[(FILE, path)], &[]).is_ok());
         fs::remove_dir_all(folder).unwrap();
@@ -280,10 +280,10 @@ mod tests {
             "{both}"
         );
         for wrong in ["", "k1:canary", "postgres://u:canary@db/x"] {
-            let said = keyring(&[(FILE, wrong)], &[]).unwrap_err();
+            let text = keyring(&[(FILE, wrong)], &[]).unwrap_err();
             assert!(
-                said.contains("expected an absolute path") && !said.contains("canary"),
-                "{said}"
+                text.contains("expected an absolute path") && !text.contains("canary"),
+                "{text}"
             );
         }
     }

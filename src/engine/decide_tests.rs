@@ -16,9 +16,9 @@ use crate::job::{Attempt, EffectClass, EffectState, Epoch, Generation, Job, JobI
 
 #[derive(Debug, thiserror::Error)]
 #[error("the provider said: {0}")]
-struct Said(&'static str);
+struct Answered(&'static str);
 
-impl Fault for Said {
+impl Fault for Answered {
     fn code(&self) -> &'static str {
         "x.unrecognized"
     }
@@ -152,7 +152,7 @@ fn what_a_finished_stage_skipped_is_committed_with_it() {
 fn an_unknown_answer_is_tried_four_times_and_then_parked_with_its_words() {
     for attempt in 1..=5 {
         let Commit { record, next, .. } =
-            committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
+            committed(attempt, Ended::Fault(Answered("channel_on_holiday").into()));
         let Record::Attempt(record) = record else {
             panic!("{record:?}")
         };

@@ -33,7 +33,7 @@ impl Discarded {
 /// The source and dedupe key of a refused message, as far as they can be parsed. No other field is
 /// built in memory, whatever its size.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct JobKey {
     pub source: Option<String>,
     pub dedupe_key: Option<String>,
 }
@@ -47,10 +47,10 @@ struct Whole<'a> {
     dedupe_key: Option<&'a RawValue>,
 }
 
-impl Said {
+impl JobKey {
     /// Reads the fields from a complete body.
     #[must_use]
-    pub fn by(body: &[u8]) -> Self {
+    pub fn in_body(body: &[u8]) -> Self {
         let whole = serde_json::from_slice::<Whole<'_>>(without_mark(body)).unwrap_or_default();
         let text = |value: Option<&RawValue>| value.and_then(|value| shown_string(value.get()));
         Self {
@@ -61,17 +61,17 @@ impl Said {
 
     /// Reads the fields from the beginning of a body, whose rest is unknown.
     #[must_use]
-    pub fn by_beginning(beginning: &[u8]) -> Self {
-        let mut said = Self::default();
+    pub fn in_beginning(beginning: &[u8]) -> Self {
+        let mut key = Self::default();
         let mut reader = serde_json::Deserializer::from_slice(without_mark(beginning));
-        let _where_it_is_cut_off =
-            serde::Deserializer::deserialize_map(&mut reader, Gather(&mut said));
-        said
+        let _end_of_the_beginning =
+            serde::Deserializer::deserialize_map(&mut reader, Gather(&mut key));
+        key
     }
 }
 
 /// Collects the fields of an object until it is truncated.
-struct Gather<'s>(&'s mut Said);
+struct Gather<'s>(&'s mut JobKey);
 
 impl<'de> Visitor<'de> for Gather<'_> {
     type Value = ();
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for Gather<'_> {
             let is_second = field.is_some();
             *field = shown_string(map.next_value::<&RawValue>()?.get());
             if is_second {
-                *self.0 = Said::default();
+                *self.0 = JobKey::default();
                 break;
             }
         }
@@ -105,8 +105,8 @@ impl<'de> Visitor<'de> for Gather<'_> {
 mod tests {
     use super::*;
 
-    fn said(source: Option<&str>, dedupe_key: Option<&str>) -> Said {
-        Said {
+    fn key(source: Option<&str>, dedupe_key: Option<&str>) -> JobKey {
+        JobKey {
             source: source.map(str::to_owned),
             dedupe_key: dedupe_key.map(str::to_owned),
         }
@@ -116,13 +116,13 @@ mod tests {
     fn the_beginning_of_a_body_gives_its_source_and_key_as_far_as_it_goes() {
         let body = "\u{feff}{\"source\": \"a\", \"events\": [1, {\"x\": 2}], \"dedupe_key\": \"k\", \"account\": \"…";
         assert_eq!(
-            Said::by_beginning(body.as_bytes()),
-            said(Some("a"), Some("k"))
+            JobKey::in_beginning(body.as_bytes()),
+            key(Some("a"), Some("k"))
         );
         let cut = body.find("\"k\"").unwrap() + 2;
         assert_eq!(
-            Said::by_beginning(&body.as_bytes()[..cut]),
-            said(Some("a"), None)
+            JobKey::in_beginning(&body.as_bytes()[..cut]),
+            key(Some("a"), None)
         );
         for nothing in [
             "",
@@ -133,8 +133,8 @@ mod tests {
             "\0",
         ] {
             assert_eq!(
-                Said::by_beginning(nothing.as_bytes()),
-                Said::default(),
+                JobKey::in_beginning(nothing.as_bytes()),
+                JobKey::default(),
                 "{nothing:?}"
             );
         }
@@ -143,14 +143,14 @@ mod tests {
     #[test]
     fn a_whole_body_that_cannot_be_parsed_gives_no_source_and_no_key() {
         assert_eq!(
-            Said::by(b"{\"source\": \"a\", \"dedupe_key\": 7}"),
-            said(Some("a"), None)
+            JobKey::in_body(b"{\"source\": \"a\", \"dedupe_key\": 7}"),
+            key(Some("a"), None)
         );
         assert_eq!(
-            Said::by(b"{\"source\": \"a\", \"source\": \"b\"}"),
-            Said::default(),
+            JobKey::in_body(b"{\"source\": \"a\", \"source\": \"b\"}"),
+            JobKey::default(),
             "of two, neither"
         );
-        assert_eq!(Said::by(b"{\"source\": \"a\""), Said::default());
+        assert_eq!(JobKey::in_body(b"{\"source\": \"a\""), JobKey::default());
     }
 }

@@ -79,17 +79,17 @@ mod tests {
 
     #[test]
     fn a_trace_and_the_broker_s_counts_are_kept_and_nothing_else_is() {
-        let came = json!({"traceparent": TRACE, "tracestate": "v=1", "authorization": "canary", "x-delivery-count": 3, "x-secret": 7,
+        let received = json!({"traceparent": TRACE, "tracestate": "v=1", "authorization": "canary", "x-delivery-count": 3, "x-secret": 7,
             "x-death": [{"queue": "dispatch.jobs", "reason": "rejected", "count": 2, "exchange": "", "routing-keys": ["canary"]}]});
         let kept = json!({"traceparent": TRACE, "tracestate": "v=1", "x-delivery-count": 3,
             "x-death": [{"queue": "dispatch.jobs", "reason": "rejected", "count": 2}]});
-        assert_eq!(allowed_headers(&came), kept);
+        assert_eq!(allowed_headers(&received), kept);
     }
 
     #[test]
     fn a_name_of_the_allow_list_hides_no_other_value() {
         let long = "canary".repeat(60);
-        for came in [
+        for received in [
             json!({"traceparent": "canary", "tracestate": "canary"}),
             json!({"tracestate": "canary"}),
             json!({"x-delivery-count": "canary", "x-acquired-count": ["canary"]}),
@@ -97,8 +97,8 @@ mod tests {
             json!({"x-death": [{"reason": "canary"}, "canary", {"count": 1, "reason": long, "queue": {"canary": 1}}]}),
             json!("canary"),
         ] {
-            let kept = allowed_headers(&came).to_string();
-            assert!(!kept.contains("canary"), "{came}: {kept}");
+            let kept = allowed_headers(&received).to_string();
+            assert!(!kept.contains("canary"), "{received}: {kept}");
         }
         let many = json!({"x-death": vec![json!({"count": 1}); 20]});
         assert_eq!(

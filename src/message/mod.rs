@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use about::AboutJob;
-pub use discarded::{Discarded, Said};
+pub use discarded::{Discarded, JobKey};
 pub use headers::{DELIVERY_COUNTS, allowed_headers};
 pub use intake::{
     Envelope, Intake, Newer, canonical_digest, check_intake, decode_control, decode_intake,

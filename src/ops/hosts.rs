@@ -92,7 +92,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let said = match self {
+        let answer = match self {
             Self::NoHost => (
                 StatusCode::BAD_REQUEST,
                 "expected one Host header, got none or several; use the server's address\n",
@@ -107,7 +107,7 @@ impl IntoResponse for Refusal {
                 "expected a request without a body, got one with a body; use GET\n",
             ),
         };
-        said.into_response()
+        answer.into_response()
     }
 }
 

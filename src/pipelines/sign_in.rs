@@ -190,10 +190,10 @@ impl Services {
                     return self.token(seen.identity_id).await.map(Renewal::Renewed);
                 }
                 RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
-                RefreshTurn::Refused(said) => {
-                    let said = said.as_deref().unwrap_or("its refresh token was refused");
+                RefreshTurn::Refused(reason) => {
+                    let reason = reason.as_deref().unwrap_or("its refresh token was refused");
                     return impossible(&format!(
-                        "{said} (a moment ago; the refresh is not repeated at once)"
+                        "{reason} (a moment ago; the refresh is not repeated at once)"
                     ));
                 }
                 RefreshTurn::RefusedAgain => {

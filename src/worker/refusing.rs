@@ -8,7 +8,7 @@ use super::quotas::LetterRoom;
 use crate::broker::Delivery;
 use crate::engine::Product;
 use crate::fault::{chain, storable};
-use crate::message::{Named, Refusal, Said, Sender};
+use crate::message::{JobKey, Named, Refusal, Sender};
 use crate::store::{NewDeadLetter, StoreError, Tables};
 use crate::telemetry::names;
 
@@ -17,13 +17,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// returns to its queue and is redelivered.
     pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
         let read = if delivery.discarded.is_some() {
-            Said::by_beginning
+            JobKey::in_beginning
         } else {
-            Said::by
+            JobKey::in_body
         };
-        let said = read(&delivery.body);
-        let text = |said: Option<String>, beside: &Option<String>| {
-            said.or_else(|| beside.clone())
+        let key = read(&delivery.body);
+        let text = |value: Option<String>, beside: &Option<String>| {
+            value
+                .or_else(|| beside.clone())
                 .map(|text| storable(&text, 255))
         };
         let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
@@ -34,7 +35,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 .as_ref()
                 .is_some_and(|sender| sender.may_name(&[name]).is_ok())
         };
-        let source = text(said.source, &envelope.app_id);
+        let source = text(key.source, &envelope.app_id);
         let is_its_senders = source
             .as_deref()
             .is_some_and(|source| may_name(Named::Source(source)));
@@ -49,7 +50,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 .as_ref()
                 .map_or(envelope.user_id.as_deref(), Sender::name),
             source,
-            dedupe_key: text(said.dedupe_key, &envelope.message_id),
+            dedupe_key: text(key.dedupe_key, &envelope.message_id),
             message_id: short(&envelope.message_id),
             content_type: short(&envelope.content_type),
             content_encoding: short(&envelope.content_encoding),

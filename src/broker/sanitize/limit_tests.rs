@@ -182,13 +182,13 @@ fn a_header_table_over_the_limit_keeps_its_first_fields_and_is_marked() {
     let rest = HEADERS_LIMIT - 4 - first.len() - 7;
     for (bytes, is_cut) in [(rest, false), (rest + 1, true)] {
         let table = long(&[&count[..], &first, &field("b", bytes)].concat());
-        let came = header(
+        let received = header(
             1,
             2,
             HEADERS | 1 << 7,
             &[&table[..], &short(b"id")].concat(),
         );
-        let input = [deliver(1, 7), came.clone(), frame(3, 1, b"{}")].concat();
+        let input = [deliver(1, 7), received.clone(), frame(3, 1, b"{}")].concat();
         let (mut frames, _, taker, budget) = consuming(BUDGET);
         let out = let_in(&mut frames, &budget, &input, &[input.len()]).unwrap();
         let kept = header(
@@ -197,7 +197,7 @@ fn a_header_table_over_the_limit_keeps_its_first_fields_and_is_marked() {
             HEADERS | 1 << 7,
             &[&long(&[&count[..], &first].concat())[..], &short(b"id")].concat(),
         );
-        let expected = if is_cut { kept } else { came };
+        let expected = if is_cut { kept } else { received };
         assert_eq!(out, [deliver(1, 7), expected, frame(3, 1, b"{}")].concat());
         assert_eq!(taker.take(1, 7).headers_too_large, is_cut);
     }
@@ -373,11 +373,11 @@ proptest! {
         }
         let (mut frames, _, taker, budget) = consuming(64 << 20);
         let out = let_in(&mut frames, &budget, &input, &cuts).unwrap();
-        let mut came = gathered(&out);
+        let mut received = gathered(&out);
         for ((channel, bytes, _), tag) in bodies.iter().zip(1..) {
             let body = numbered(tag, *bytes);
             let is_over = body.len() > MESSAGE_LIMIT;
-            prop_assert_eq!(came.get_mut(channel).unwrap().remove(0), if is_over { Vec::new() } else { body.clone() });
+            prop_assert_eq!(received.get_mut(channel).unwrap().remove(0), if is_over { Vec::new() } else { body.clone() });
             prop_assert_eq!(taker.take(*channel, tag).discarded, is_over.then(|| discarded(&body)));
         }
         prop_assert_eq!(budget.free(), 64 << 20);
@@ -397,15 +397,15 @@ proptest! {
         let (mut out, mut in_hand, mut next, mut turns) = (Vec::new(), Vec::new(), 1, given_back.iter().cycle());
         loop {
             out.extend(now(&mut stream));
-            let came = gathered(&out).remove(&1).unwrap_or_default();
-            for body in &came[next - 1..] {
+            let received = gathered(&out).remove(&1).unwrap_or_default();
+            for body in &received[next - 1..] {
                 in_hand.push((body.len() as u64, taker.take(1, next as u64)));
                 next += 1;
             }
             let counted: u64 = in_hand.iter().filter(|(_, one)| one.charge.is_some()).map(|(bytes, _)| 4 * bytes).sum();
             // A delivery that takes more than the budget arrives alone.
             prop_assert!(counted <= 1 << 20 || in_hand.iter().filter(|(_, one)| one.charge.is_some()).count() == 1);
-            if came.len() == sizes.len() {
+            if received.len() == sizes.len() {
                 break;
             }
             prop_assert!(!in_hand.is_empty(), "nothing is in hand and nothing comes");

@@ -199,9 +199,9 @@ fn a_field_is_valid_exactly_where_the_decoder_takes_it() {
             if is_beyond_a_schema(&message) {
                 continue;
             }
-            let says = validator.is_valid(&message);
-            assert_eq!(says, is_taken(&message), "{message}");
-            *(if says { &mut taken } else { &mut refused }) += 1;
+            let is_valid = validator.is_valid(&message);
+            assert_eq!(is_valid, is_taken(&message), "{message}");
+            *(if is_valid { &mut taken } else { &mut refused }) += 1;
         }
     }
     assert!(

@@ -65,7 +65,7 @@ struct Detail {
 /// the reads before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Looked = Prepared<Patched, Changes>;
+type PatchPlan = Prepared<Patched, Changes>;
 
 impl Stage for PatchWorkItem {
     type Product = Dispatch;
@@ -76,7 +76,7 @@ impl Stage for PatchWorkItem {
     const EFFECT: Option<EffectClass> = Some(EffectClass::CompareAndSet);
     type Output = Patched;
 
-    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Looked, StageFault> {
+    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<PatchPlan, StageFault> {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let tracker = &cx.services.tracker;
@@ -89,7 +89,8 @@ impl Stage for PatchWorkItem {
         // an earlier run, before a wait, is older than both. That is harmless: the PATCH succeeds
         // only if the work item is still at that revision, and otherwise everything is read again.
         // But if an earlier call may have written, only a new read shows its result.
-        if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await?
+        if cx.pieces().get::<WorkItem>(WORK_ITEM).is_some()
+            && tracker.has_open_effect(cx.job.id).await?
         {
             cx.pieces().clear();
         }
@@ -100,7 +101,7 @@ impl Stage for PatchWorkItem {
             return Ok(done(PatchResult::Unlinked));
         };
         let mut azure_devops = SignedIn::of(cx, target.identity_id);
-        let Some(item) = look(&mut azure_devops, &sync, &target).await? else {
+        let Some(item) = read_work_item(&mut azure_devops, &sync, &target).await? else {
             return Ok(done(PatchResult::Deleted));
         };
         let Some(group) = tracker.group_assignee(sync.group_id).await? else {
@@ -116,24 +117,24 @@ impl Stage for PatchWorkItem {
                     written.as_deref(),
                 )
                 .await?;
-        let sight = Sight {
+        let observed = Observed {
             group: &group,
             item: &item,
             written,
             applied_rev,
             own_write,
         };
-        let looked = decide(
-            &sight,
+        let plan = decide(
+            &observed,
             &sync,
             &target,
             cx.services.providers.call_timeout.min(CALL_TIMEOUT),
         );
-        if matches!(looked, Prepared::Effect(_)) {
+        if matches!(plan, Prepared::Effect(_)) {
             // Waits before the intent is stored, because the intent's deadline counts from then.
             azure_devops.may_call().await?;
         }
-        Ok(looked)
+        Ok(plan)
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
@@ -151,7 +152,7 @@ impl Stage for PatchWorkItem {
         };
         // The kept work item is useless once it may have changed: it is kept only if it is known
         // to be unchanged.
-        let seen: Option<WorkItem> = cx.pieces().get(LOOK);
+        let seen: Option<WorkItem> = cx.pieces().get(WORK_ITEM);
         cx.pieces().clear();
         let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
             Ok(rev) => rev,
@@ -159,7 +160,7 @@ impl Stage for PatchWorkItem {
                 let is_as_seen =
                     fault.certainty() == Certainty::NotDone && fault.class() != Class::Conflict;
                 if let Some(seen) = seen.filter(|_| is_as_seen) {
-                    cx.pieces().put(LOOK, &seen);
+                    cx.pieces().put(WORK_ITEM, &seen);
                 }
                 return Err(fault);
             }
@@ -176,12 +177,12 @@ impl Stage for PatchWorkItem {
 
 /// Returns the present work item, or the one that an earlier run of this stage has kept; `None` if
 /// it is deleted or the identity cannot see it.
-async fn look(
+async fn read_work_item(
     azure_devops: &mut SignedIn<'_>,
     sync: &AssigneeSync,
     target: &Target,
 ) -> Result<Option<WorkItem>, StageFault> {
-    if let Some(seen) = azure_devops.known(LOOK) {
+    if let Some(seen) = azure_devops.known(WORK_ITEM) {
         return Ok(Some(seen));
     }
     let id = sync.work_item_id;
@@ -211,16 +212,16 @@ async fn look(
     }
     let item = read.items.into_iter().find(|item| item.id == id);
     if let Some(item) = &item {
-        azure_devops.keep(LOOK, item);
+        azure_devops.keep(WORK_ITEM, item);
     }
     Ok(item)
 }
 
 /// The name of the kept piece: the work item that was read before a PATCH.
-const LOOK: &str = "look";
+const WORK_ITEM: &str = "look";
 
 /// The state that was read before a PATCH.
-struct Sight<'a> {
+struct Observed<'a> {
     group: &'a GroupAssignee,
     item: &'a WorkItem,
     /// The work item's assignee in the form that the ledger stores.
@@ -231,14 +232,19 @@ struct Sight<'a> {
     own_write: bool,
 }
 
-fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Duration) -> Looked {
-    let Sight {
+fn decide(
+    observed: &Observed<'_>,
+    sync: &AssigneeSync,
+    target: &Target,
+    timeout: Duration,
+) -> PatchPlan {
+    let Observed {
         group,
         item,
         written,
         applied_rev,
         own_write,
-    } = sight;
+    } = observed;
     if group.user.as_ref().map(|user| user.id) != target.user_id {
         return done(PatchResult::Superseded);
     }
@@ -302,7 +308,7 @@ const fn applied(sync: &AssigneeSync, rev: i64) -> Changes {
     }
 }
 
-const fn done(result: PatchResult) -> Looked {
+const fn done(result: PatchResult) -> PatchPlan {
     Prepared::Done(StageOutcome::of(Patched { result, rev: None }))
 }
 
@@ -348,20 +354,20 @@ mod tests {
     }
 
     /// The work item is at revision 4, changed between [`EARLIER`] and [`LATER`].
-    fn look(
+    fn decided(
         group: &GroupAssignee,
         has: &str,
         applied_rev: i64,
         own_write: bool,
         target: &Target,
-    ) -> Looked {
+    ) -> PatchPlan {
         let item = WorkItem {
             assigned_to: Assignee::parse(&json!(has)),
             ..work_item(17, 4)
         };
         let written = as_written(&item.assigned_to);
         decide(
-            &Sight {
+            &Observed {
                 group,
                 item: &item,
                 written,
@@ -374,8 +380,8 @@ mod tests {
         )
     }
 
-    fn result(looked: Looked) -> Option<(PatchResult, Option<Changes>)> {
-        match looked {
+    fn result(plan: PatchPlan) -> Option<(PatchResult, Option<Changes>)> {
+        match plan {
             Prepared::Done(outcome) => outcome
                 .output
                 .map(|patched| (patched.result, outcome.changes)),
@@ -387,22 +393,22 @@ mod tests {
     fn a_group_that_has_moved_on_is_left_to_the_newer_follow_up() {
         let ann = target(Some("Ann@example.com"));
         for user in [None, Some(43)] {
-            let looked = look(&group(user, LATER), "bob@example.com", 4, false, &ann);
-            assert_eq!(result(looked), Some((PatchResult::Superseded, None)));
+            let plan = decided(&group(user, LATER), "bob@example.com", 4, false, &ann);
+            assert_eq!(result(plan), Some((PatchResult::Superseded, None)));
         }
     }
 
     #[test]
     fn the_intent_has_the_revision_and_the_value_by_which_our_write_is_known_again() {
-        let looked = look(
+        let plan = decided(
             &group(Some(42), LATER),
             "bob@example.com",
             4,
             false,
             &target(Some("Ann@example.com")),
         );
-        let Prepared::Effect(intent) = looked else {
-            panic!("{looked:?}")
+        let Prepared::Effect(intent) = plan else {
+            panic!("{plan:?}")
         };
         assert_eq!(
             intent.detail,
@@ -412,7 +418,7 @@ mod tests {
             (intent.target.as_str(), intent.resource.as_deref()),
             ("work_item:3:17", Some("work_item:3:17"))
         );
-        let Prepared::Effect(intent) = look(
+        let Prepared::Effect(intent) = decided(
             &group(None, LATER),
             "bob@example.com",
             4,
@@ -430,34 +436,34 @@ mod tests {
     #[test]
     fn a_value_that_is_there_is_not_written_again_and_our_own_write_is_applied() {
         let ann = target(Some("Ann@example.com"));
-        let looked = look(&group(Some(42), LATER), "ANN@example.com", 3, true, &ann);
+        let plan = decided(&group(Some(42), LATER), "ANN@example.com", 3, true, &ann);
         let applied = Changes::AppliedRevision {
             group_id: 1,
             integration_id: 3,
             work_item_id: 17,
             rev: 4,
         };
-        assert_eq!(result(looked), Some((PatchResult::Already, Some(applied))));
-        let looked = look(&group(Some(42), LATER), "ann@example.com", 3, false, &ann);
-        assert_eq!(result(looked), Some((PatchResult::Already, None)));
+        assert_eq!(result(plan), Some((PatchResult::Already, Some(applied))));
+        let plan = decided(&group(Some(42), LATER), "ann@example.com", 3, false, &ann);
+        assert_eq!(result(plan), Some((PatchResult::Already, None)));
     }
 
     #[test]
     fn a_person_s_later_change_is_left_to_its_own_event() {
         let ann = target(Some("Ann@example.com"));
-        let later = look(&group(Some(42), EARLIER), "bob@example.com", 3, false, &ann);
+        let later = decided(&group(Some(42), EARLIER), "bob@example.com", 3, false, &ann);
         assert_eq!(result(later), Some((PatchResult::Superseded, None)));
         for (decided_at, applied_rev, own_write) in
             [(LATER, 3, false), (EARLIER, 4, false), (EARLIER, 3, true)]
         {
-            let looked = look(
+            let plan = decided(
                 &group(Some(42), decided_at),
                 "bob@example.com",
                 applied_rev,
                 own_write,
                 &ann,
             );
-            assert_eq!(result(looked), None, "{applied_rev} {own_write}");
+            assert_eq!(result(plan), None, "{applied_rev} {own_write}");
         }
     }
 
