@@ -6,7 +6,10 @@ use dispatch_worker::secrets::{Place, key_of};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::{Keys, SOON, click, counted, keep_letter, rotated_secret, waiting_job, with_keyring};
+use super::{
+    Keys, SOON, click, counted, finds_nothing_to_reseal, keep_letter, rotated_secret, waiting_job,
+    with_keyring,
+};
 use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
 
 /// Waits until the rotation waits for a row of this table that the test has locked.
@@ -75,6 +78,16 @@ async fn a_rotation_overwrites_no_concurrent_change_and_can_be_continued_after_a
         .await
         .unwrap();
     refresh.commit().await.unwrap();
+    only_the_locked_letter_is_left(&world).await;
+    blocked(&world, "dead_letters").await;
+    rotation.kill().await.unwrap();
+    held.commit().await.unwrap();
+    keeps_the_saved_token(&world, &keys, place).await;
+
+    continues_where_it_was_killed(&world, &keys).await;
+}
+
+async fn only_the_locked_letter_is_left(world: &TestWorld) {
     wait_for(
         "all dead letters but the locked one to be resealed",
         SOON,
@@ -92,13 +105,14 @@ async fn a_rotation_overwrites_no_concurrent_change_and_can_be_continued_after_a
         },
     )
     .await;
-    blocked(&world, "dead_letters").await;
-    rotation.kill().await.unwrap();
-    held.commit().await.unwrap();
+}
+
+async fn keeps_the_saved_token(world: &TestWorld, keys: &Keys, place: Place<'_>) {
     let identity = world
         .database
         .rows(&format!(
-            "SELECT access_token, version FROM identities WHERE id = {id}"
+            "SELECT access_token, version FROM identities WHERE id = {}",
+            place.row
         ))
         .await
         .concat();
@@ -108,8 +122,10 @@ async fn a_rotation_overwrites_no_concurrent_change_and_can_be_continued_after_a
         b"saved-meanwhile"
     );
     assert_eq!(identity[1], "2", "only the save increments it");
+}
 
-    let again = keys.rotate(&world).done().await;
+async fn continues_where_it_was_killed(world: &TestWorld, keys: &Keys) {
+    let again = keys.rotate(world).done().await;
     let resealed: Vec<&Value> = again["resealed"]
         .as_array()
         .unwrap()
@@ -124,7 +140,7 @@ async fn a_rotation_overwrites_no_concurrent_change_and_can_be_continued_after_a
             &of_letters("sealed_headers", 30)
         ]
     );
-    assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
+    assert_eq!(counted(world, &keys.new, "k1").await, Vec::<String>::new());
     let audit = world
         .database
         .rows("SELECT action FROM audit_log ORDER BY id")
@@ -235,6 +251,17 @@ async fn jobs_that_arrive_during_a_rotation_succeed_and_nothing_stays_sealed_wit
     for key in &published {
         world.wait_job_state(key, JobState::Succeeded, SOON).await;
     }
+    every_click_was_answered(&world, published.len()).await;
+    assert_eq!(
+        counted(&world, &keys.both, "k1").await,
+        Vec::<String>::new()
+    );
+    assert_eq!(tables_with(&world, "k1").await, Vec::<String>::new());
+    let again = finds_nothing_to_reseal(&world, &keys).await;
+    assert_eq!(again["left"], 0);
+}
+
+async fn every_click_was_answered(world: &TestWorld, number: usize) {
     let clicks = world
         .simulator()
         .await
@@ -244,24 +271,9 @@ async fn jobs_that_arrive_during_a_rotation_succeed_and_nothing_stays_sealed_wit
         .unwrap()
         .discord
         .clicks;
-    assert_eq!(clicks.len(), published.len());
+    assert_eq!(clicks.len(), number);
     assert!(
         clicks.values().all(|click| !click.posted.is_empty()),
         "every click was answered"
     );
-    assert_eq!(
-        counted(&world, &keys.both, "k1").await,
-        Vec::<String>::new()
-    );
-    assert_eq!(tables_with(&world, "k1").await, Vec::<String>::new());
-    let again = keys.rotate(&world).done().await;
-    assert!(
-        again["resealed"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|column| column["values"] == 0),
-        "{again}"
-    );
-    assert_eq!(again["left"], 0);
 }

@@ -5,7 +5,7 @@ use dispatch_worker::tracker::TrackerDocument;
 use serde_json::json;
 
 use super::{SOON, accepted, audited, printed, publish};
-use crate::support::{TestWorld, WorkerOptions, acme};
+use crate::support::{Dispatch, TestWorld, WorkerOptions, acme};
 
 #[tokio::test]
 async fn jobs_of_a_disabled_account_wait_until_it_is_enabled() {
@@ -96,22 +96,7 @@ async fn registering_an_account_again_keeps_the_settings_that_the_command_omits(
         ];
         world.dispatch(&[&base[..], &["--yes"], more].concat())
     };
-    let nobody = register(&["--identity", "bot"]).said().await;
-    assert_eq!(nobody.code, Some(1));
-    assert!(
-        nobody
-            .stderr
-            .contains("no identity `bot`; use one of: robot"),
-        "{nobody:?}"
-    );
-    assert_eq!(
-        world
-            .database
-            .one("SELECT count(*) FROM integrations")
-            .await,
-        "1",
-        "a refused registration stores nothing"
-    );
+    an_identity_of_another_organization_is_refused(&world, register(&["--identity", "bot"])).await;
     register(&[
         "--identity",
         "robot",
@@ -155,6 +140,29 @@ async fn registering_an_account_again_keeps_the_settings_that_the_command_omits(
         .rows("SELECT reason, after #>> '{settings,status_inbound}' FROM audit_log ORDER BY id")
         .await;
     assert_eq!(reasons, [["-", "true"], ["too loud", "false"]]);
+    an_unknown_organization_is_named_with_the_known_ones(&world).await;
+}
+
+async fn an_identity_of_another_organization_is_refused(world: &TestWorld, register: Dispatch) {
+    let nobody = register.said().await;
+    assert_eq!(nobody.code, Some(1));
+    assert!(
+        nobody
+            .stderr
+            .contains("no identity `bot`; use one of: robot"),
+        "{nobody:?}"
+    );
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM integrations")
+            .await,
+        "1",
+        "a refused registration stores nothing"
+    );
+}
+
+async fn an_unknown_organization_is_named_with_the_known_ones(world: &TestWorld) {
     let unknown = world
         .dispatch(&["integrations", "list", "--organization", "nope"])
         .said()

@@ -40,18 +40,7 @@ async fn new_destination_url(world: &TestWorld) -> String {
 async fn a_destination_is_validated_registered_and_tested() {
     let world = TestWorld::acme().await;
     let url = new_destination_url(&world).await;
-    for (url, secret, right) in [
-        ("http://example.com/hook", acme::WEBHOOK_SECRET, "https://"),
-        (url.as_str(), "canary-no-key", "whsec_"),
-    ] {
-        let said = register(&world, url, &[], secret).said().await;
-        assert!(
-            said.code == Some(2)
-                && said.stderr.contains(right)
-                && !printed(&said).contains("canary"),
-            "{said:?}"
-        );
-    }
+    invalid_values_are_refused(&world, &url).await;
     let kind = [
         "destinations",
         "register",
@@ -104,6 +93,16 @@ async fn a_destination_is_validated_registered_and_tested() {
         (&json!("hold"), &json!(true))
     );
     assert_eq!(now["now"]["has_secret"], json!(true));
+    a_test_sends_one_message(&world).await;
+    let audit = [
+        "destination.register",
+        "destination.register",
+        "destination.test",
+    ];
+    assert_eq!(audited(&world).await, audit);
+}
+
+async fn a_test_sends_one_message(world: &TestWorld) {
     let sent = world
         .dispatch(&[
             "destinations",
@@ -125,12 +124,21 @@ async fn a_destination_is_validated_registered_and_tested() {
             .count(),
         1
     );
-    let audit = [
-        "destination.register",
-        "destination.register",
-        "destination.test",
-    ];
-    assert_eq!(audited(&world).await, audit);
+}
+
+async fn invalid_values_are_refused(world: &TestWorld, url: &str) {
+    for (url, secret, right) in [
+        ("http://example.com/hook", acme::WEBHOOK_SECRET, "https://"),
+        (url, "canary-no-key", "whsec_"),
+    ] {
+        let said = register(world, url, &[], secret).said().await;
+        assert!(
+            said.code == Some(2)
+                && said.stderr.contains(right)
+                && !printed(&said).contains("canary"),
+            "{said:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dispatch_worker::broker::{EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, Outgoing, Publisher};
 use dispatch_worker::devkit::servers::PRODUCER_RIGHTS;
-use dispatch_worker::job::JobState;
+use dispatch_worker::job::{JobId, JobState};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
@@ -84,63 +84,7 @@ async fn a_producer_cannot_act_for_another_or_read_the_data_of_another() {
     let victim = world
         .wait_job_state("victim", JobState::Waiting, SOON)
         .await;
-    let control = |key: &str, body: Value| Outgoing {
-        routing_key: key.to_owned(),
-        ..intake(body.to_string())
-    };
-    let mut interaction = job(OTHERS, "click", "globex");
-    interaction["interaction"] = json!({"application_id": "17", "token": "t"});
-    let to_victim = Some("victims-queue".to_owned());
-    let attempts = [
-        (
-            intake(job(acme::SOURCE, "taken", "globex").to_string()),
-            "not_permitted",
-        ),
-        (
-            intake(job(OTHERS, "spy", "acme").to_string()),
-            "not_permitted",
-        ),
-        (
-            Outgoing {
-                reply_to: to_victim.clone(),
-                ..intake(job(OTHERS, "write", "globex").to_string())
-            },
-            "not_permitted",
-        ),
-        (
-            Outgoing {
-                reply_to: to_victim,
-                ..intake("no JSON")
-            },
-            "not_json",
-        ),
-        (intake(interaction.to_string()), "not_permitted"),
-        (
-            intake(json!({"source": acme::SOURCE, "dedupe_key": "victim"}).to_string()),
-            "missing_field",
-        ),
-        (
-            control(
-                KEY_CANCEL,
-                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "victim"}),
-            ),
-            "not_permitted",
-        ),
-        (
-            control(
-                KEY_CANCEL,
-                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}),
-            ),
-            "not_permitted",
-        ),
-        (
-            control(
-                KEY_CONFIGURE,
-                json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()}),
-            ),
-            "no_such_job",
-        ),
-    ];
+    let attempts = forbidden(victim.id);
     for (number, (message, code)) in attempts.iter().enumerate() {
         mallory
             .publish(message)
@@ -193,6 +137,68 @@ async fn a_producer_cannot_act_for_another_or_read_the_data_of_another() {
             .await,
         "0"
     );
+}
+
+/// Returns messages of a producer that name what belongs to others, each with the code of its dead
+/// letter.
+fn forbidden(victim: JobId) -> Vec<(Outgoing, &'static str)> {
+    let control = |key: &str, body: Value| Outgoing {
+        routing_key: key.to_owned(),
+        ..intake(body.to_string())
+    };
+    let mut interaction = job(OTHERS, "click", "globex");
+    interaction["interaction"] = json!({"application_id": "17", "token": "t"});
+    let to_victim = Some("victims-queue".to_owned());
+    vec![
+        (
+            intake(job(acme::SOURCE, "taken", "globex").to_string()),
+            "not_permitted",
+        ),
+        (
+            intake(job(OTHERS, "spy", "acme").to_string()),
+            "not_permitted",
+        ),
+        (
+            Outgoing {
+                reply_to: to_victim.clone(),
+                ..intake(job(OTHERS, "write", "globex").to_string())
+            },
+            "not_permitted",
+        ),
+        (
+            Outgoing {
+                reply_to: to_victim,
+                ..intake("no JSON")
+            },
+            "not_json",
+        ),
+        (intake(interaction.to_string()), "not_permitted"),
+        (
+            intake(json!({"source": acme::SOURCE, "dedupe_key": "victim"}).to_string()),
+            "missing_field",
+        ),
+        (
+            control(
+                KEY_CANCEL,
+                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "victim"}),
+            ),
+            "not_permitted",
+        ),
+        (
+            control(
+                KEY_CANCEL,
+                json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}),
+            ),
+            "not_permitted",
+        ),
+        (
+            control(
+                KEY_CONFIGURE,
+                json!({"schema": 1, "job_id": victim, "account": acme::account_id()}),
+            ),
+            "no_such_job",
+        ),
+    ]
 }
 
 #[tokio::test]
@@ -272,15 +278,7 @@ async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
         .publish(&intake(job(OTHERS, "one", "acme").to_string()))
         .await
         .unwrap();
-    let accepted = async |key: &str| {
-        let row = world
-            .store()
-            .job_by_key(OTHERS, key)
-            .await
-            .expect("Postgres answers");
-        row.map(|_| ()).ok_or("there is no such job")
-    };
-    wait_for("the job", SOON, async || accepted("one").await).await;
+    wait_for("the job", SOON, async || accepted(&world, "one").await).await;
     let listed = world.dispatch(&list(&["list"])).done().await;
     assert!(
         listed
@@ -305,6 +303,13 @@ async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
             .code,
         Some(1)
     );
+    registration_and_removal_are_audited(&world).await;
+    messages_are_refused_again(&world, &publisher).await;
+    worker.kill9().await;
+    a_worker_that_trusts_producers_accepts_a_nameless_job(&world).await;
+}
+
+async fn registration_and_removal_are_audited(world: &TestWorld) {
     let sql = "SELECT action, who, coalesce(reason, '') FROM audit_log WHERE action LIKE 'producer.%' ORDER BY id";
     let audited = world.database.rows(sql).await;
     assert_eq!(
@@ -314,6 +319,20 @@ async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
             ["producer.remove", "olga", ""]
         ]
     );
+}
+
+/// Returns whether there is a job with this key.
+async fn accepted(world: &TestWorld, key: &str) -> Result<(), &'static str> {
+    let row = world
+        .store()
+        .job_by_key(OTHERS, key)
+        .await
+        .expect("Postgres answers");
+    row.map(|_| ()).ok_or("there is no such job")
+}
+
+/// Publishes until a message is refused.
+async fn messages_are_refused_again(world: &TestWorld, publisher: &Publisher) {
     let number = std::cell::Cell::new(0);
     wait_for("the removal to take effect", SOON, async || {
         number.set(number.get() + 1);
@@ -335,15 +354,17 @@ async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
         }
     })
     .await;
-    worker.kill9().await;
+}
+
+async fn a_worker_that_trusts_producers_accepts_a_nameless_job(world: &TestWorld) {
     let trusting = BTreeMap::from([("DISPATCH_TRUST_PRODUCERS".to_owned(), "true".to_owned())]);
     let _worker = world.worker(&WorkerOptions {
         environment: trusting,
         ..WorkerOptions::default()
     });
-    nameless(&world).await;
+    nameless(world).await;
     wait_for("the job without a `user_id`", SOON, async || {
-        accepted("nameless").await
+        accepted(world, "nameless").await
     })
     .await;
 }

@@ -166,25 +166,7 @@ async fn the_three_documented_sets_of_rabbitmq_rights_are_sufficient() {
         }
     };
     let administrator = world.amqp_user(&as_rights("dispatch-admin")).await;
-    let channel = connected(world.amqp_url.expose_secret()).await;
-    channel
-        .queue_delete(
-            "dispatch.control".into(),
-            lapin::options::QueueDeleteOptions::default(),
-        )
-        .await
-        .unwrap();
-    topology::declare(
-        &SecretString::from(administrator.clone()),
-        &lanes(),
-        topology::Outdated::Remove,
-    )
-    .await
-    .unwrap();
-    let differences = topology::check(&SecretString::from(administrator), &lanes())
-        .await
-        .unwrap();
-    assert_eq!(differences, Vec::<String>::new());
+    an_administrator_restores_a_deleted_queue(&world, &administrator).await;
     let producer = SecretString::from(world.amqp_user(&as_rights("shop")).await);
     let register = [
         "producers",
@@ -200,6 +182,32 @@ async fn the_three_documented_sets_of_rabbitmq_rights_are_sufficient() {
         .done()
         .await;
     let _worker = world.worker(&WorkerOptions::default());
+    a_producer_receives_the_reply_to_its_job(&world, &producer).await;
+}
+
+async fn an_administrator_restores_a_deleted_queue(world: &TestWorld, administrator: &str) {
+    let channel = connected(world.amqp_url.expose_secret()).await;
+    channel
+        .queue_delete(
+            "dispatch.control".into(),
+            lapin::options::QueueDeleteOptions::default(),
+        )
+        .await
+        .unwrap();
+    topology::declare(
+        &SecretString::from(administrator),
+        &lanes(),
+        topology::Outdated::Remove,
+    )
+    .await
+    .unwrap();
+    let differences = topology::check(&SecretString::from(administrator), &lanes())
+        .await
+        .unwrap();
+    assert_eq!(differences, Vec::<String>::new());
+}
+
+async fn a_producer_receives_the_reply_to_its_job(world: &TestWorld, producer: &SecretString) {
     let channel = connected(producer.expose_secret()).await;
     let options = lapin::options::QueueDeclareOptions {
         exclusive: true,

@@ -245,6 +245,10 @@ async fn a_claim_loads_the_checkpoints_and_a_refused_claim_returns_the_reason() 
         matches!(two, Ok(Claimed::Not(NotClaimed::NotDue))),
         "the job has an owner: {two:?}"
     );
+    a_replica_with_an_expired_lease_claims_nothing(&bench, first).await;
+}
+
+async fn a_replica_with_an_expired_lease_claims_nothing(bench: &Bench, job: JobId) {
     bench
         .database
         .rows("UPDATE replicas SET alive_until = now() - interval '1 second'")
@@ -252,11 +256,11 @@ async fn a_claim_loads_the_checkpoints_and_a_refused_claim_returns_the_reason() 
     bench
         .database
         .rows(&format!(
-            "UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'"
+            "UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{job}'"
         ))
         .await;
     let late = bench
-        .together([bench.writer.claim(bench.replica, first)].into_iter())
+        .together([bench.writer.claim(bench.replica, job)].into_iter())
         .await
         .pop()
         .expect("an answer");

@@ -130,8 +130,8 @@ async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_own
             "permission denied to set parameter",
         ),
     ] {
-        let told = refusal(&worker, statement).await;
-        assert!(told.contains(refused), "{statement}: {told}");
+        let message = refusal(&worker, statement).await;
+        assert!(message.contains(refused), "{statement}: {message}");
     }
 }
 
@@ -242,7 +242,11 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
     );
     let next = "SELECT drop_partition('attempts', 'attempts_' || to_char(now() + interval '1 month', 'YYYYMM'), now() + interval '1 year')";
     assert_eq!(said(&worker, next).await, "young");
-    for (statement, told) in [
+    senseless_arguments_are_refused(&worker, &database).await;
+}
+
+async fn senseless_arguments_are_refused(worker: &Client, database: &TestDatabase) {
+    for (statement, expected) in [
         (
             "SELECT make_partition(NULL, now())",
             "expected checkpoints, attempts or effects",
@@ -256,8 +260,8 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
             "expected 0 to 24 months ahead",
         ),
     ] {
-        let refused = refusal(&worker, statement).await;
-        assert!(refused.contains(told), "{statement}: {refused}");
+        let refused = refusal(worker, statement).await;
+        assert!(refused.contains(expected), "{statement}: {refused}");
     }
     let owner = database.pool.get().await.unwrap();
     for months in ["0", "25", "NULL"] {
@@ -310,11 +314,12 @@ async fn a_worker_that_runs_as_the_owner_works_and_logs_a_warning() {
     world
         .wait_job_state("one", JobState::Succeeded, Duration::from_secs(30))
         .await;
-    let told = "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
-    assert!(worker.log().contains(told), "{}", worker.log());
+    let warning =
+        "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
+    assert!(worker.log().contains(warning), "{}", worker.log());
     drop(worker);
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
-    assert!(!worker.log().contains(told), "as a worker's login");
+    assert!(!worker.log().contains(warning), "as a worker's login");
     Checks::default().hold(&world).await;
 }

@@ -5,7 +5,7 @@ use dispatch_worker::devkit::servers::with_user;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{checked, connected, refusal};
-use crate::support::TestWorld;
+use crate::support::{Dispatch, TestWorld};
 
 #[tokio::test]
 async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() {
@@ -68,11 +68,28 @@ async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() 
     ];
     assert_eq!(world.database.rows(audit).await, [row, row]);
 
+    an_unsuitable_role_and_an_invalid_login_are_refused(&world, &name, migrate("canary-third"))
+        .await;
+    drop(client);
+    world
+        .database
+        .rows(&format!(
+            "ALTER DATABASE {} RESET log_statement; DROP ROLE {name}",
+            world.database.name
+        ))
+        .await;
+}
+
+async fn an_unsuitable_role_and_an_invalid_login_are_refused(
+    world: &TestWorld,
+    name: &str,
+    migrate: Dispatch,
+) {
     world
         .database
         .rows(&format!("ALTER ROLE {name} CREATEDB"))
         .await;
-    let refused = migrate("canary-third").said().await;
+    let refused = migrate.said().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(
         refused.stderr.contains(&format!(
@@ -86,14 +103,6 @@ async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() 
         .said()
         .await;
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
-    drop(client);
-    world
-        .database
-        .rows(&format!(
-            "ALTER DATABASE {} RESET log_statement; DROP ROLE {name}",
-            world.database.name
-        ))
-        .await;
 }
 
 #[tokio::test]
@@ -140,14 +149,14 @@ async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_pr
     )
     .await;
     assert_eq!(code, Some(1));
-    for told in [
+    for part in [
         "fail",
         "owns the database",
         "tables, one of them",
         "has DELETE on audit_log",
         "dispatch migrate --worker-login",
     ] {
-        assert!(role.contains(told), "{told}: {role}");
+        assert!(role.contains(part), "{part}: {role}");
     }
     let plain = connected(&url).await.unwrap();
     assert!(
@@ -156,7 +165,12 @@ async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_pr
             .contains("insert-only"),
         "for the owner as well"
     );
-    let login = migrate()
+    an_administrator_creates_the_login(&world, &url, migrate()).await;
+}
+
+/// The owner may not create a role either: the command prints the statement for it.
+async fn an_administrator_creates_the_login(world: &TestWorld, url: &str, migrate: Dispatch) {
+    let login = migrate
         .env("DISPATCH_WORKER_LOGIN", "another:canary-another")
         .said()
         .await;
@@ -170,7 +184,7 @@ async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_pr
         .database
         .rows("CREATE ROLE another LOGIN PASSWORD 'canary-another' IN ROLE dispatch_worker")
         .await;
-    let another = SecretString::from(with_user(&url, "another", "canary-another").unwrap());
+    let another = SecretString::from(with_user(url, "another", "canary-another").unwrap());
     let (_, role) = checked(
         world
             .dispatch(&["check", "--live"])

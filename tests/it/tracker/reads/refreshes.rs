@@ -2,8 +2,8 @@
 
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
-    NewTokens, RefreshTurn, TrackerFault, cause_present, destination_cause, identity_cause,
-    installation_cause,
+    NewTokens, RefreshTurn, Tracker, TrackerFault, cause_present, destination_cause,
+    identity_cause, installation_cause,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -31,21 +31,21 @@ fn waiting_jobs(count: u32, cause: &str) -> String {
     )
 }
 
+async fn take_turn(tracker: &Tracker, identity: i64, version: i64) -> RefreshTurn {
+    tracker
+        .take_refresh_turn(identity, version, MINUTE, None)
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
-async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
+async fn a_turn_to_refresh_expires_and_a_late_worker_does_not_end_the_next_one() {
     let world = World::new().await;
     let (id, tracker) = (world.identity().await, &world.tracker);
-    let turn = async |version| {
-        tracker
-            .take_refresh_turn(id, version, MINUTE, None)
-            .await
-            .unwrap()
-    };
+    let turn = async |version| take_turn(tracker, id, version).await;
     let RefreshTurn::Yours(first) = turn(1).await else {
         panic!("no other worker has the turn")
     };
-    assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
-    assert!(matches!(turn(1).await, RefreshTurn::Taken));
     world
         .sql("UPDATE identities SET refreshing_until = now()")
         .await;
@@ -62,7 +62,18 @@ async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_versio
     );
     tracker.end_refresh_turn(id, &second, None).await.unwrap();
     assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
+}
 
+#[tokio::test]
+async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let turn = async |version| take_turn(tracker, id, version).await;
+    let RefreshTurn::Yours(first) = turn(1).await else {
+        panic!("no other worker has the turn")
+    };
+    assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
+    assert!(matches!(turn(1).await, RefreshTurn::Taken));
     assert!(
         tracker
             .save_tokens(id, 1, &tokens(Some("refresh-2"), false))
