@@ -207,7 +207,7 @@ async fn a_refused_message_is_announced_with_the_id_of_its_dead_letter() {
             ..intake(body)
         })
         .await;
-    let (_, heard) = listener.next("watch").await;
+    let (_, received) = listener.next("watch").await;
     let kept = world
         .database
         .rows("SELECT id, code, detail FROM dead_letters")
@@ -217,16 +217,16 @@ async fn a_refused_message_is_announced_with_the_id_of_its_dead_letter() {
     let number: i64 = kept[0].parse().unwrap();
     let right = json!({
         "event": "message.refused", "schema": 1, "source": acme::SOURCE, "dedupe_key": "of nobody", "message_id": "m-17",
-        "code": kept[1], "detail": kept[2], "dead_letter_id": number, "at": heard["at"], "producer": heard["producer"]
+        "code": kept[1], "detail": kept[2], "dead_letter_id": number, "at": received["at"], "producer": received["producer"]
     });
-    assert_eq!(heard, right);
+    assert_eq!(received, right);
     assert!(
-        heard["at"].is_string() && heard["producer"].is_string(),
-        "{heard}"
+        received["at"].is_string() && received["producer"].is_string(),
+        "{received}"
     );
     assert_eq!(
         listener.next("refused").await.1,
-        heard,
+        received,
         "with a routing key of its own"
     );
     world.wait_quiet(SOON).await;

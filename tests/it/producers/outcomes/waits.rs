@@ -16,9 +16,9 @@ async fn publish(world: &TestWorld, key: &str) {
 
 /// Asserts that the job is accepted and waits and that both are announced, the latter with a
 /// routing key for its reason.
-async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, reason: &str) {
+async fn is_announced_with(world: &TestWorld, listener: &Listener, key: &str, reason: &str) {
     assert_eq!(listener.next("watch").await.1["event"], "job.accepted");
-    let (_, heard) = listener.next("watch").await;
+    let (_, received) = listener.next("watch").await;
     let job = world.job_by_key(key).await.unwrap();
     assert_eq!(
         (job.state, job.wait_reason.as_deref()),
@@ -26,33 +26,33 @@ async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, r
     );
     let event = format!("job.waiting.{reason}");
     assert_eq!(
-        (&heard["event"], &heard["job_id"]),
+        (&received["event"], &received["job_id"]),
         (&json!(event), &json!(job.id)),
-        "{heard}"
+        "{received}"
     );
     assert_eq!(
-        (&heard["source"], &heard["dedupe_key"]),
+        (&received["source"], &received["dedupe_key"]),
         (&json!(acme::SOURCE), &json!(key)),
-        "{heard}"
+        "{received}"
     );
     assert_eq!(
-        (&heard["state"], &heard["reason"]),
+        (&received["state"], &received["reason"]),
         (&json!("waiting"), &json!(reason)),
-        "{heard}"
+        "{received}"
     );
     assert!(
-        heard["wait_key"].is_string() && heard["wait_key"] == json!(job.wait_key),
-        "{heard}"
+        received["wait_key"].is_string() && received["wait_key"] == json!(job.wait_key),
+        "{received}"
     );
     let error =
         json!({"code": job.error_code, "message": job.error_message, "hint": job.error_hint});
     assert!(
-        error["code"].is_string() && heard["error"] == error,
-        "the error that made it wait: {heard}"
+        error["code"].is_string() && received["error"] == error,
+        "the error that made it wait: {received}"
     );
     assert_eq!(
         listener.next(&event).await.1,
-        heard,
+        received,
         "with a routing key of its own"
     );
 }
@@ -75,7 +75,7 @@ async fn a_waiting_job_is_announced_with_its_cause() {
         .await;
     let _worker = world.worker(&WorkerOptions::default());
     publish(&world, "held").await;
-    hears_why_it_waits(&world, &listener, "held", "hold").await;
+    is_announced_with(&world, &listener, "held", "hold").await;
     world
         .dispatch(&[
             "holds",
@@ -102,7 +102,7 @@ async fn a_waiting_job_is_announced_with_its_cause() {
     };
     switch("disable").done().await;
     publish(&world, "switched off").await;
-    hears_why_it_waits(&world, &listener, "switched off", "installation_disabled").await;
+    is_announced_with(&world, &listener, "switched off", "installation_disabled").await;
     switch("enable").done().await;
     assert_eq!(listener.next("watch").await.1["event"], "job.succeeded");
 
@@ -113,7 +113,7 @@ async fn a_waiting_job_is_announced_with_its_cause() {
     };
     world.simulator().await.client.token(&ended).await.unwrap();
     publish(&world, "signed out").await;
-    hears_why_it_waits(&world, &listener, "signed out", "reauthentication").await;
+    is_announced_with(&world, &listener, "signed out", "reauthentication").await;
     world.wait_quiet(SOON).await;
     for queue in keys.iter().map(String::as_str).chain(["watch"]) {
         assert!(

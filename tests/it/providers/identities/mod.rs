@@ -268,10 +268,16 @@ async fn a_token_that_expires_soon_is_refreshed_ahead_and_stays_in_use_until_the
     let world = scene(acme::TOKEN, PAST, Options::default()).await;
     let soon = "UPDATE identities SET token_expires_at = now() + interval '4 minutes'";
     world.database.rows(soon).await;
-    let ill = FaultRule::new(FaultKind::ServerError)
+    let unavailable = FaultRule::new(FaultKind::ServerError)
         .provider(Provider::Entra)
         .times(1);
-    world.simulator().await.client.fault(&ill).await.unwrap();
+    world
+        .simulator()
+        .await
+        .client
+        .fault(&unavailable)
+        .await
+        .unwrap();
     let _worker = world.worker(&configured());
     publish(&world, "one").await;
     succeeds(&world, "one").await;

@@ -69,10 +69,16 @@ async fn jobs_wait_for_a_person_if_the_new_tokens_are_refused_too_and_do_not_ref
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_token_endpoint_causes_retries_and_a_refused_client_parks_the_job() {
     let world = with_ended_token(Options::default()).await;
-    let ill = FaultRule::new(FaultKind::ServerError)
+    let unavailable = FaultRule::new(FaultKind::ServerError)
         .provider(Provider::Entra)
         .times(2);
-    world.simulator().await.client.fault(&ill).await.unwrap();
+    world
+        .simulator()
+        .await
+        .client
+        .fault(&unavailable)
+        .await
+        .unwrap();
     let mut worker = world.worker(&configured());
     publish(&world, "one").await;
     succeeds(&world, "one").await;

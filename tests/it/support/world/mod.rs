@@ -25,8 +25,8 @@ use tokio::sync::OnceCell;
 
 use super::alone::Place;
 use super::database::{TestDatabase, unaudited};
-use super::ear::Ear;
 use super::logs::{ServersLogs, logs_in};
+use super::recorder::EventRecorder;
 use super::servers::{BINARY, Run, run};
 use super::worker::{PAGES, WorkerOptions, WorkerProcess};
 use super::{acme, canaries};
@@ -48,7 +48,7 @@ pub(crate) struct TestWorld {
     commands: AtomicU32,
     /// The ports of all operations servers so far.
     ops_ports: Mutex<Vec<u16>>,
-    ear: OnceCell<Ear>,
+    recorder: OnceCell<EventRecorder>,
     servers_logs: ServersLogs,
     is_planted: bool,
     _place: Arc<Place>,
@@ -96,7 +96,7 @@ impl TestWorld {
             workers: AtomicU32::new(0),
             commands: AtomicU32::new(0),
             ops_ports: Mutex::default(),
-            ear: OnceCell::new(),
+            recorder: OnceCell::new(),
             servers_logs,
             is_planted: false,
             _place: place,
@@ -117,7 +117,7 @@ impl TestWorld {
 
     async fn acme_on(run: &'static Run) -> Self {
         let world = Self::on(run).await;
-        world.ear().await;
+        world.recorder().await;
         let simulator = world.simulator().await;
         simulator
             .client
@@ -288,13 +288,15 @@ impl TestWorld {
     }
 
     /// Returns the recorder of outcome events, which records from the first call on.
-    pub(super) async fn ear(&self) -> &Ear {
-        self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
+    pub(super) async fn recorder(&self) -> &EventRecorder {
+        self.recorder
+            .get_or_init(|| EventRecorder::new(&self.amqp_url))
+            .await
     }
 
     /// Returns the recorder of outcome events, if it has been started.
-    pub(super) fn has_ear(&self) -> Option<&Ear> {
-        self.ear.get()
+    pub(super) fn started_recorder(&self) -> Option<&EventRecorder> {
+        self.recorder.get()
     }
 
     /// Skips the checks at the end, for a world with planted breaches.
