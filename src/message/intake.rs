@@ -39,7 +39,7 @@ pub struct Envelope {
     /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its
     /// connection (<https://www.rabbitmq.com/docs/validated-user-id>).
     pub user_id: Option<String>,
-    /// Whether the header table is larger than [`HEADERS_LIMIT`](super::HEADERS_LIMIT).
+    /// Whether the header table is larger than [`super::HEADERS_LIMIT`].
     pub headers_too_large: bool,
 }
 
@@ -80,6 +80,42 @@ pub fn decode_intake(
     keyring: &Keyring,
     id: JobId,
 ) -> Result<Intake, Refusal> {
+    Ok(match checked(body, envelope)? {
+        Checked::Job(job) => Intake::Request {
+            digest: job.digest,
+            request: Box::new(job.sealed(keyring, id)),
+        },
+        Checked::Newer(newer) => Intake::Newer(newer),
+    })
+}
+
+/// Checks an intake message as [`decode_intake`] does, and returns its source and dedupe key.
+/// Nothing is sealed.
+///
+/// # Errors
+/// The same as [`decode_intake`].
+pub fn check_intake(body: &[u8], envelope: &Envelope) -> Result<(String, String), Refusal> {
+    Ok(match checked(body, envelope)? {
+        Checked::Job(job) => (job.source, job.dedupe_key),
+        Checked::Newer(newer) => (newer.source, newer.dedupe_key),
+    })
+}
+
+/// A message that this worker accepts.
+enum Checked {
+    Job(Box<CheckedJob>),
+    Newer(Newer),
+}
+
+/// A job as sent; its secrets are neither hashed nor sealed yet.
+struct CheckedJob {
+    wire: wire::Job,
+    source: String,
+    dedupe_key: String,
+    digest: [u8; 32],
+}
+
+fn checked(body: &[u8], envelope: &Envelope) -> Result<Checked, Refusal> {
     let body = admissible(body, envelope)?;
     let peek = body.value()?;
     let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
@@ -105,7 +141,7 @@ pub fn decode_intake(
             .and_then(Value::as_str)
             .unwrap_or_default();
         let organization = crate::fault::storable(organization, 64);
-        return Ok(Intake::Newer(Newer {
+        return Ok(Checked::Newer(Newer {
             schema,
             source,
             dedupe_key,
@@ -118,8 +154,49 @@ pub fn decode_intake(
     }
     let mut wire: wire::Job = body.shaped()?;
     body.repair_payloads(&mut wire.events)?;
-    let request = Box::new(checked(wire, source, dedupe_key, keyring, id)?);
-    Ok(Intake::Request { request, digest })
+    check_job(&wire)?;
+    Ok(Checked::Job(Box::new(CheckedJob {
+        wire,
+        source,
+        dedupe_key,
+        digest,
+    })))
+}
+
+impl CheckedJob {
+    /// Returns the job as stored, with its secrets hashed or sealed for the row of the job `id`.
+    fn sealed(self, keyring: &Keyring, id: JobId) -> Request {
+        let Self {
+            wire,
+            source,
+            dedupe_key,
+            ..
+        } = self;
+        let row = id.to_string();
+        let interaction = wire.interaction.map(|given| Interaction {
+            application_id: given.application_id,
+            sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
+            message_id: given.message_id,
+        });
+        let events = wire.events.into_iter().map(|event| HookEvent {
+            payload: event.payload,
+            secret_sha256: event.shared_secret.as_deref().map(sha256_hex),
+        });
+        Request {
+            schema: wire.schema,
+            source,
+            dedupe_key,
+            organization: wire.organization,
+            account: wire.account,
+            identity: wire.identity,
+            search: wire.search,
+            events: events.collect(),
+            notify: wire.notify,
+            interaction,
+            not_before: wire.not_before,
+            deadline: wire.deadline,
+        }
+    }
 }
 
 /// The fields that are read from a message of any schema, each at most once: if a key occurred
@@ -342,13 +419,7 @@ fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> 
     }
 }
 
-fn checked(
-    wire: wire::Job,
-    source: String,
-    dedupe_key: String,
-    keyring: &Keyring,
-    id: JobId,
-) -> Result<Request, Refusal> {
+fn check_job(wire: &wire::Job) -> Result<(), Refusal> {
     text_field("organization", &wire.organization, NAME_LENGTH)?;
     for (path, value) in [("account", &wire.account), ("identity", &wire.identity)] {
         if let Some(value) = value {
@@ -372,31 +443,7 @@ fn checked(
         wire.notify.as_deref().unwrap_or_default(),
         NOTIFY_LIMIT,
         ACCOUNT_LENGTH,
-    )?;
-    let row = id.to_string();
-    let interaction = wire.interaction.map(|given| Interaction {
-        application_id: given.application_id,
-        sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
-        message_id: given.message_id,
-    });
-    let events = wire.events.into_iter().map(|event| HookEvent {
-        payload: event.payload,
-        secret_sha256: event.shared_secret.as_deref().map(sha256_hex),
-    });
-    Ok(Request {
-        schema: wire.schema,
-        source,
-        dedupe_key,
-        organization: wire.organization,
-        account: wire.account,
-        identity: wire.identity,
-        search: wire.search,
-        events: events.collect(),
-        notify: wire.notify,
-        interaction,
-        not_before: wire.not_before,
-        deadline: wire.deadline,
-    })
+    )
 }
 
 fn check_search(search: &Search) -> Result<(), Refusal> {

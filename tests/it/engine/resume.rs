@@ -82,7 +82,7 @@ fn cases(pipeline: &str) -> Vec<Case> {
         .expect("a pipeline of the registry")
         .stages();
     let points = stages.flat_map(|stage| POINTS.map(|point| (*stage, point)));
-    let told = |stage: &StageInfo| {
+    let recipients = |stage: &StageInfo| {
         if stage.effect == Some(EffectClass::AtLeastOnce) {
             EACH.to_vec()
         } else {
@@ -96,7 +96,7 @@ fn cases(pipeline: &str) -> Vec<Case> {
             notify,
             has_account: !stage.off_path,
         };
-        told(&stage).into_iter().map(case)
+        recipients(&stage).into_iter().map(case)
     };
     points.flat_map(of_point).collect()
 }

@@ -220,10 +220,10 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_rates_in_the_settings_are_the_governor_s() {
-    let told = output(&dispatch(&["settings"]));
+    let printed = output(&dispatch(&["settings"]));
     assert!(
-        told.contains(&format!("`{DEFAULT_RATES}`")),
-        "`config` may not name the governor, so it says them again: {told}"
+        printed.contains(&format!("`{DEFAULT_RATES}`")),
+        "`config` may not name the governor, so it repeats them: {printed}"
     );
 }
 
@@ -237,12 +237,12 @@ fn every_channel_is_in_the_table_of_channels() {
         .collect();
     let destinations = document("docs/destinations.md");
     let table = between(&destinations, "<!-- channels -->", "<!-- /channels -->");
-    let told: Vec<&str> = table
+    let listed: Vec<&str> = table
         .lines()
         .skip(2)
         .filter_map(|row| row.split('`').nth(1))
         .collect();
-    assert_eq!(told, kinds);
+    assert_eq!(listed, kinds);
 }
 
 #[test]

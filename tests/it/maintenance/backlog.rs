@@ -93,10 +93,10 @@ async fn intake_messages_stay_in_rabbitmq_until_an_operator_resolves_the_excess_
     let second = world.worker(&limited());
     second.ready().await;
     others_stay(&world, &second, "dead_letters").await;
-    let told = second.readiness().await.unwrap().1;
+    let detail = second.readiness().await.unwrap().1;
     assert!(
-        told.contains("dead letters are open; replay or discard them"),
-        "{told}"
+        detail.contains("dead letters are open; replay or discard them"),
+        "{detail}"
     );
     wait_for(
         "every message to become a dead letter as earlier ones are resolved",

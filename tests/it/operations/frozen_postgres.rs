@@ -9,7 +9,8 @@ use secrecy::SecretString;
 
 use crate::store::group_commit::{Bench, ours};
 use crate::support::{
-    Checks, Proxy, TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, acme, wait_for,
+    Checks, Proxy, TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, WorkerProcess, acme,
+    wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -57,7 +58,18 @@ async fn a_worker_drops_its_connections_within_10_s_and_every_job_succeeds_once_
     )
     .await;
     world.server_command(Command::FreezePostgres).await;
-    // Statements in flight fail, and new ones do not hang.
+    drops_its_connections(&worker).await;
+    world.server_command(Command::ThawPostgres).await;
+    drop(lock);
+    for key in &keys {
+        world.wait_job_state(key, JobState::Succeeded, SOON).await;
+    }
+    worker.ready().await;
+    Checks::default().hold(&world).await;
+}
+
+/// Statements in flight fail, and new ones do not hang.
+async fn drops_its_connections(worker: &WorkerProcess) {
     wait_for(
         "the worker to drop its connections",
         LEFT_WITHIN,
@@ -88,13 +100,6 @@ async fn a_worker_drops_its_connections_within_10_s_and_every_job_succeeds_once_
         }
     })
     .await;
-    world.server_command(Command::ThawPostgres).await;
-    drop(lock);
-    for key in &keys {
-        world.wait_job_state(key, JobState::Succeeded, SOON).await;
-    }
-    worker.ready().await;
-    Checks::default().hold(&world).await;
 }
 
 #[tokio::test]

@@ -54,24 +54,34 @@ fn case(line: &str, stdin: &str, action: &str, login: &str) -> Case {
     }
 }
 
+/// The options of an identity and of a destination that do not exist yet.
+const NEW: &str = "--organization acme --name new";
+
 /// Returns the cases, in an order in which each one has something to change.
 async fn cases(world: &TestWorld) -> Vec<Case> {
-    let (account, url) = (
-        acme::account_id(),
-        format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED),
-    );
-    let config = json!({"url": url, "honours_webhook_id": true});
+    let account = acme::account_id();
+    let url = format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED);
+    let mut letters = Vec::new();
+    for key in ["replayed", "discarded", "shown"] {
+        letters.push(letter(world, &message(key)).await);
+    }
+    [
+        of_accounts(&account),
+        of_destinations(&url),
+        of_jobs(&account),
+        of_letters_and_the_rest(&letters),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of_accounts(account: &str) -> Vec<Case> {
     let tokens = json!({"access_token": acme::TOKEN, "expires_in": 3600}).to_string();
     let robot = json!({"name": "robot", "access_token": "t", "expires_at": "2099-01-01T00:00:00Z"});
     let globex =
         json!({"organizations": [{"slug": "globex", "name": "Globex", "identities": [robot]}]})
             .to_string();
-    let mut letters = Vec::new();
-    for key in ["replayed", "discarded", "shown"] {
-        letters.push(letter(world, &message(key)).await);
-    }
-    let who = "--organization acme --name new";
-    let job = |key: &str| format!("--source {} --key {key} --yes", acme::SOURCE);
     vec![
         case("tracker import -", &globex, "tracker.import", OWNER),
         case(
@@ -81,13 +91,13 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
             OWNER,
         ),
         case(
-            &format!("identities register {who}"),
+            &format!("identities register {NEW}"),
             &tokens,
             "identity.register",
             OWNER,
         ),
         case(
-            &format!("identities set-tokens {who}"),
+            &format!("identities set-tokens {NEW}"),
             &tokens,
             "identity.set_tokens",
             OWNER,
@@ -116,9 +126,15 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
             "integration.rotate_secret",
             OWNER,
         ),
+    ]
+}
+
+fn of_destinations(url: &str) -> Vec<Case> {
+    let config = json!({"url": url, "honours_webhook_id": true});
+    vec![
         case(
             &format!(
-                "destinations register {who} --kind webhook --config {config} --secret-file - --yes"
+                "destinations register {NEW} --kind webhook --config {config} --secret-file - --yes"
             ),
             acme::WEBHOOK_SECRET,
             "destination.register",
@@ -148,6 +164,12 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
             "destination.rotate_secret",
             OWNER,
         ),
+    ]
+}
+
+fn of_jobs(account: &str) -> Vec<Case> {
+    let job = |key: &str| format!("--source {} --key {key} --yes", acme::SOURCE);
+    vec![
         case(
             "holds place acme|webhook|7 --reason x --yes",
             "",
@@ -178,6 +200,11 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
             "cancel",
             WORKER,
         ),
+    ]
+}
+
+fn of_letters_and_the_rest(letters: &[i64]) -> Vec<Case> {
+    vec![
         case(
             &format!("dead-letters replay {} --yes", letters[0]),
             "",

@@ -106,22 +106,7 @@ async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
             .unwrap();
     }
     let filter = ["--organization", "many"];
-    let seen = world
-        .dispatch(&["jobs", "cancel", "--dry-run", "--organization", "many"])
-        .done()
-        .await;
-    assert_eq!(
-        (&seen["jobs"], &seen["dry_run"]),
-        (&json!(7), &json!(true)),
-        "{seen}"
-    );
-    assert_eq!(seen["sample"].as_array().unwrap().len(), 7);
-    assert_eq!(
-        database
-            .one("SELECT count(*) FROM jobs WHERE organization = 'many' AND epoch > 0")
-            .await,
-        "0"
-    );
+    a_dry_run_changes_nothing(&world).await;
     // The filter also matches the follow-ups themselves: each has its own audit row, which is the
     // only difference.
     let said = cancelled(&world, &filter).await;
@@ -165,6 +150,26 @@ async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
     assert!(
         actions[0][1].contains("\"organization\":\"many\""),
         "the filter: {actions:?}"
+    );
+}
+
+async fn a_dry_run_changes_nothing(world: &TestWorld) {
+    let seen = world
+        .dispatch(&["jobs", "cancel", "--dry-run", "--organization", "many"])
+        .done()
+        .await;
+    assert_eq!(
+        (&seen["jobs"], &seen["dry_run"]),
+        (&json!(7), &json!(true)),
+        "{seen}"
+    );
+    assert_eq!(seen["sample"].as_array().unwrap().len(), 7);
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM jobs WHERE organization = 'many' AND epoch > 0")
+            .await,
+        "0"
     );
 }
 
@@ -265,6 +270,11 @@ async fn twenty_thousand_jobs_are_cancelled_and_twenty_thousand_dead_letters_dis
         "about a thousand jobs in each: {transactions:?}"
     );
 
+    letters_are_discarded_in_a_few_transactions(&world).await;
+}
+
+async fn letters_are_discarded_in_a_few_transactions(world: &TestWorld) {
+    let database = &world.database;
     let began = std::time::Instant::now();
     let letters = [
         "dead-letters",

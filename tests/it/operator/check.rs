@@ -93,81 +93,89 @@ async fn a_correct_installation_passes_and_every_check_is_listed() {
     assert!(!text.stdout.contains(world.keyring_setting.expose_secret()));
 }
 
+const DATABASE: &str = "DISPATCH_DATABASE_URL";
+const AMQP: &str = "DISPATCH_AMQP_URL";
+const NO_FILE: &str = "/nowhere/ca.pem";
+
+/// Settings, the check that fails, and a part of its detail.
+type Invalid = (
+    &'static [(&'static str, &'static str)],
+    &'static str,
+    &'static str,
+);
+
+const INVALID: &[Invalid] = &[
+    (
+        &[(DATABASE, "mysql://canary@x")],
+        "database_url",
+        "postgres://",
+    ),
+    (
+        &[(DATABASE, "postgres://u:canary@db.invalid/x?sslmode=disable")],
+        "database_url",
+        "sslmode=require",
+    ),
+    (
+        &[(DATABASE, "postgres://canary:canary@db.invalid/x")],
+        "database_url",
+        "default user or password",
+    ),
+    (
+        &[("DISPATCH_DATABASE_CA", NO_FILE)],
+        "database_url",
+        "PEM file",
+    ),
+    (&[(AMQP, "http://canary@x")], "amqp_url", "amqp://"),
+    (
+        &[(AMQP, "amqp://u:canary@mq.invalid/")],
+        "amqp_url",
+        "amqps://",
+    ),
+    (
+        &[(AMQP, "amqps://guest:canary@mq.invalid/")],
+        "amqp_url",
+        "default user or password",
+    ),
+    (
+        &[
+            (AMQP, "amqps://u:canary@mq.invalid/"),
+            ("DISPATCH_AMQP_CA", NO_FILE),
+        ],
+        "amqp_url",
+        "PEM file",
+    ),
+    (&[("DISPATCH_AMQP_CA", NO_FILE)], "amqp_url", "amqps://"),
+    (
+        &[("DISPATCH_KEYRING", "k1:canary")],
+        "keyring",
+        "32 bytes in base64",
+    ),
+    (
+        &[("DISPATCH_AZURE_DEVOPS_URL", "ftp://canary")],
+        "providers",
+        "https://",
+    ),
+    (
+        &[("DISPATCH_RATES", "canary")],
+        "providers",
+        "DISPATCH_RATES",
+    ),
+    (
+        &[("DISPATCH_OPS_LISTEN", "0.0.0.0:9464")],
+        "ops_listen",
+        "127.0.0.1",
+    ),
+    (
+        &[("DISPATCH_CONCURENCY", "canary")],
+        "settings",
+        "did you mean DISPATCH_CONCURRENCY?",
+    ),
+];
+
 #[tokio::test]
 async fn invalid_settings_are_reported_without_their_secrets() {
     let world = TestWorld::new().await;
-    let (database, amqp, no_file) = (
-        "DISPATCH_DATABASE_URL",
-        "DISPATCH_AMQP_URL",
-        "/nowhere/ca.pem",
-    );
-    for (environment, check, right) in [
-        (
-            vec![(database, "mysql://canary@x")],
-            "database_url",
-            "postgres://",
-        ),
-        (
-            vec![(database, "postgres://u:canary@db.invalid/x?sslmode=disable")],
-            "database_url",
-            "sslmode=require",
-        ),
-        (
-            vec![(database, "postgres://canary:canary@db.invalid/x")],
-            "database_url",
-            "default user or password",
-        ),
-        (
-            vec![("DISPATCH_DATABASE_CA", no_file)],
-            "database_url",
-            "PEM file",
-        ),
-        (vec![(amqp, "http://canary@x")], "amqp_url", "amqp://"),
-        (
-            vec![(amqp, "amqp://u:canary@mq.invalid/")],
-            "amqp_url",
-            "amqps://",
-        ),
-        (
-            vec![(amqp, "amqps://guest:canary@mq.invalid/")],
-            "amqp_url",
-            "default user or password",
-        ),
-        (
-            vec![
-                (amqp, "amqps://u:canary@mq.invalid/"),
-                ("DISPATCH_AMQP_CA", no_file),
-            ],
-            "amqp_url",
-            "PEM file",
-        ),
-        (vec![("DISPATCH_AMQP_CA", no_file)], "amqp_url", "amqps://"),
-        (
-            vec![("DISPATCH_KEYRING", "k1:canary")],
-            "keyring",
-            "32 bytes in base64",
-        ),
-        (
-            vec![("DISPATCH_AZURE_DEVOPS_URL", "ftp://canary")],
-            "providers",
-            "https://",
-        ),
-        (
-            vec![("DISPATCH_RATES", "canary")],
-            "providers",
-            "DISPATCH_RATES",
-        ),
-        (
-            vec![("DISPATCH_OPS_LISTEN", "0.0.0.0:9464")],
-            "ops_listen",
-            "127.0.0.1",
-        ),
-        (
-            vec![("DISPATCH_CONCURENCY", "canary")],
-            "settings",
-            "did you mean DISPATCH_CONCURRENCY?",
-        ),
-    ] {
+    for (environment, check, right) in INVALID {
         let with = |arguments: &[&str]| {
             environment
                 .iter()
@@ -176,9 +184,9 @@ async fn invalid_settings_are_reported_without_their_secrets() {
                 })
         };
         let (failed, detail) = only_failure(with(&["check"]), 2).await;
-        assert_eq!(failed, check, "{environment:?}: {detail}");
+        assert_eq!(failed, *check, "{environment:?}: {detail}");
         assert!(
-            detail.contains(right) && (check == "providers" || !detail.contains("canary")),
+            detail.contains(right) && (*check == "providers" || !detail.contains("canary")),
             "{detail}"
         );
         // A worker applies the same rules and does not start.
@@ -264,12 +272,12 @@ async fn problems_of_the_servers_are_reported() {
 
 /// Returns the missing rights that a finding lists, one line for each kind.
 fn lacking(missing: &str) -> Vec<&str> {
-    let told = missing
+    let names = missing
         .split_once(" lacks ")
         .and_then(|(_, rest)| rest.rsplit_once("; "))
         .expect("a list of missing rights")
         .0;
-    told.split("; ").collect()
+    names.split("; ").collect()
 }
 
 /// Returns the missing rights of a role that a finding lists, as statements that grant them.
@@ -321,34 +329,8 @@ async fn a_role_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
         "{findings:?}"
     );
 
-    let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), url.clone())]);
-    let worker = world.worker(&WorkerOptions {
-        environment,
-        ..WorkerOptions::default()
-    });
-    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
-    world.publish_job(&acme::job("one", &event)).await;
     world.publish_raw(&intake("not JSON")).await;
-    world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    wait_for("the dead letter", SOON, async || {
-        match world
-            .database
-            .one("SELECT count(*) FROM dead_letters")
-            .await
-            .as_str()
-        {
-            "1" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    })
-    .await;
-    world.wait_quiet(SOON).await;
-    assert!(
-        !worker.log().contains("permission denied"),
-        "{}",
-        worker.log()
-    );
-    drop(worker);
+    runs_jobs(&world, DATABASE, &url, "permission denied").await;
 
     world
         .database
@@ -365,6 +347,33 @@ async fn a_role_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
         .await;
 }
 
+/// A worker with this URL completes a job and stores the dead letter of the message that was published
+/// before, and no server refuses it anything.
+async fn runs_jobs(world: &TestWorld, setting: &str, url: &str, refusal: &str) {
+    let environment = BTreeMap::from([(setting.to_owned(), url.to_owned())]);
+    let worker = world.worker(&WorkerOptions {
+        environment,
+        ..WorkerOptions::default()
+    });
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    wait_for("the dead letter", SOON, async || {
+        match world
+            .database
+            .one("SELECT count(*) FROM dead_letters")
+            .await
+            .as_str()
+        {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    world.wait_quiet(SOON).await;
+    assert!(!worker.log().contains(refusal), "{}", worker.log());
+}
+
 /// Returns the names of one kind of missing right that a finding lists, as a pattern for RabbitMQ.
 fn pattern(missing: &str, kind: &str) -> String {
     let names = lacking(missing)
@@ -378,11 +387,7 @@ fn pattern(missing: &str, kind: &str) -> String {
 async fn a_rabbitmq_user_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
     let world = TestWorld::acme().await;
     let url = world.amqp_user(&Rights::default()).await;
-    let as_worker = || {
-        world
-            .dispatch(&["check", "--live"])
-            .env("DISPATCH_AMQP_URL", &url)
-    };
+    let as_worker = || live_check(&world, &url);
     world.publish_raw(&intake("not JSON")).await;
     let (check, missing) = only_failure(as_worker(), 1).await;
     assert_eq!(check, "rabbitmq_rights");
@@ -421,22 +426,17 @@ async fn a_rabbitmq_user_with_exactly_the_rights_that_were_reported_missing_runs
         "and publishes nothing"
     );
 
-    let environment = BTreeMap::from([("DISPATCH_AMQP_URL".to_owned(), url.clone())]);
-    let worker = world.worker(&WorkerOptions {
-        environment,
-        ..WorkerOptions::default()
-    });
-    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
-    world.publish_job(&acme::job("one", &event)).await;
-    world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    world.wait_quiet(SOON).await;
-    assert!(!worker.log().contains("ACCESS_REFUSED"), "{}", worker.log());
-    drop(worker);
+    runs_jobs(&world, AMQP, &url, "ACCESS_REFUSED").await;
 
+    each_missing_right_is_reported(&world, &url, &read, &write).await;
+    world.remove_amqp_user().await;
+}
+
+async fn each_missing_right_is_reported(world: &TestWorld, url: &str, read: &str, write: &str) {
     for (rights, lacks) in [
         (
             Rights {
-                read: &read,
+                read,
                 write: "^dispatch.wake$|^amq",
                 ..Rights::default()
             },
@@ -444,7 +444,7 @@ async fn a_rabbitmq_user_with_exactly_the_rights_that_were_reported_missing_runs
         ),
         (
             Rights {
-                read: &read,
+                read,
                 write: "^dispatch",
                 ..Rights::default()
             },
@@ -453,18 +453,22 @@ async fn a_rabbitmq_user_with_exactly_the_rights_that_were_reported_missing_runs
         (
             Rights {
                 read: "^dispatch\\.[^w]",
-                write: &write,
+                write,
                 ..Rights::default()
             },
             "lacks read: dispatch.wake;",
         ),
     ] {
         world.amqp_user(&rights).await;
-        let (check, detail) = only_failure(as_worker(), 1).await;
+        let (check, detail) = only_failure(live_check(world, url), 1).await;
         assert!(
             check == "rabbitmq_rights" && detail.contains(lacks),
             "{detail}"
         );
     }
-    world.remove_amqp_user().await;
+}
+
+/// Returns the live check of a worker that connects to RabbitMQ with this URL.
+fn live_check(world: &TestWorld, url: &str) -> Dispatch {
+    world.dispatch(&["check", "--live"]).env(AMQP, url)
 }

@@ -92,6 +92,10 @@ async fn a_replayed_message_has_its_original_properties_and_headers() {
     );
     let trace = world.database.one("SELECT traceparent FROM jobs").await;
     assert!(trace.starts_with("00-0af76519"), "{trace}");
+    is_resolved_and_audited(&world, id).await;
+}
+
+async fn is_resolved_and_audited(world: &TestWorld, id: i64) {
     let sql = "SELECT resolution, resolved_by, resolved_reason, resolved_at IS NOT NULL FROM dead_letters";
     assert_eq!(
         world.database.rows(sql).await,
@@ -219,20 +223,7 @@ async fn bulk_discards_respect_code_and_limit_and_require_consent() {
         letter(&world, &message(&n.to_string())).await;
     }
     let first = letter(&world, &json!({})).await - 3;
-    let refused = world
-        .dispatch(&["dead-letters", "discard", "--all"])
-        .said()
-        .await;
-    assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("use --yes"), "{refused:?}");
-    for wrong in [&["--code", "x", "1"][..], &["1", "--all"], &[]] {
-        let arguments = [&["dead-letters", "discard", "--yes"], wrong].concat();
-        assert_eq!(
-            world.dispatch(&arguments).said().await.code,
-            Some(2),
-            "{wrong:?}"
-        );
-    }
+    discards_without_consent_or_with_two_selections_are_refused(&world).await;
     let none = world
         .dispatch(&[
             "dead-letters",
@@ -289,6 +280,23 @@ async fn bulk_discards_respect_code_and_limit_and_require_consent() {
         0,
         "nothing was published"
     );
+}
+
+async fn discards_without_consent_or_with_two_selections_are_refused(world: &TestWorld) {
+    let refused = world
+        .dispatch(&["dead-letters", "discard", "--all"])
+        .said()
+        .await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("use --yes"), "{refused:?}");
+    for wrong in [&["--code", "x", "1"][..], &["1", "--all"], &[]] {
+        let arguments = [&["dead-letters", "discard", "--yes"], wrong].concat();
+        assert_eq!(
+            world.dispatch(&arguments).said().await.code,
+            Some(2),
+            "{wrong:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -144,45 +144,12 @@ async fn an_erased_organization_is_left_in_no_column_and_others_keep_everything(
     let world = TestWorld::acme().await;
     let database = &world.database;
     a_week(&world).await;
-    let mut canaries = texts(&[
-        "\"acme\"",
-        "acme|",
-        "ann@acme.example",
-        "ann\\u0040acme",
-        "bob@acme.example",
-        "contoso",
-        "WEB-1",
-        "WEB-2",
-        "Login is slow",
-        "canaries-1",
-        "canaries-2",
-        "refused-acme",
-        "(Acme",
-        ",Acme,",
-        &acme::account_id(),
-    ]);
-    canaries.extend(
-        database
-            .rows("SELECT id FROM jobs WHERE organization = 'acme'")
-            .await
-            .concat(),
-    );
+    let canaries = canaries_of_acme(database).await;
     let before = dump(database).await;
     let planted = naming(&before, &canaries).len();
     assert!(planted > 60, "{planted}");
 
-    let refused = world
-        .dispatch(&["erase", "organization", "acme", "--yes"])
-        .said()
-        .await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    let live = database
-        .one("SELECT id FROM jobs WHERE dedupe_key = 'later'")
-        .await;
-    for part in [live.as_str(), "jobs cancel --organization acme"] {
-        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
-    }
-    assert_eq!(dump(database).await, before, "nothing was changed");
+    is_refused_while_a_job_is_open(&world).await;
     world
         .dispatch(&["jobs", "cancel", "--organization", "acme", "--yes"])
         .done()
@@ -236,6 +203,63 @@ async fn an_erased_organization_is_left_in_no_column_and_others_keep_everything(
         "the audit row of the action is kept: {after:#?}"
     );
 
+    others_keep_everything(database).await;
+    let again = world
+        .dispatch(&["erase", "organization", "acme", "--yes"])
+        .said()
+        .await;
+    assert!(
+        again.code == Some(1) && again.stderr.contains("expected a organization, got `acme`"),
+        "{again:?}"
+    );
+}
+
+/// Returns what names the organization: texts, and the ids of its jobs.
+async fn canaries_of_acme(database: &TestDatabase) -> Vec<String> {
+    let mut canaries = texts(&[
+        "\"acme\"",
+        "acme|",
+        "ann@acme.example",
+        "ann\\u0040acme",
+        "bob@acme.example",
+        "contoso",
+        "WEB-1",
+        "WEB-2",
+        "Login is slow",
+        "canaries-1",
+        "canaries-2",
+        "refused-acme",
+        "(Acme",
+        ",Acme,",
+        &acme::account_id(),
+    ]);
+    canaries.extend(
+        database
+            .rows("SELECT id FROM jobs WHERE organization = 'acme'")
+            .await
+            .concat(),
+    );
+    canaries
+}
+
+async fn is_refused_while_a_job_is_open(world: &TestWorld) {
+    let database = &world.database;
+    let before = dump(database).await;
+    let refused = world
+        .dispatch(&["erase", "organization", "acme", "--yes"])
+        .said()
+        .await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let live = database
+        .one("SELECT id FROM jobs WHERE dedupe_key = 'later'")
+        .await;
+    for part in [live.as_str(), "jobs cancel --organization acme"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    assert_eq!(dump(database).await, before, "nothing was changed");
+}
+
+async fn others_keep_everything(database: &TestDatabase) {
     let others = [
         "SELECT name FROM organizations",
         "SELECT dedupe_key FROM jobs",
@@ -249,14 +273,6 @@ async fn an_erased_organization_is_left_in_no_column_and_others_keep_everything(
         assert_eq!(database.one(sql).await, kept);
     }
     assert_eq!(database.one("SELECT count(*) FROM destinations").await, "3");
-    let again = world
-        .dispatch(&["erase", "organization", "acme", "--yes"])
-        .said()
-        .await;
-    assert!(
-        again.code == Some(1) && again.stderr.contains("expected a organization, got `acme`"),
-        "{again:?}"
-    );
 }
 
 #[tokio::test]
@@ -286,21 +302,7 @@ async fn no_column_names_an_erased_person_and_others_are_named_as_before() {
     let bob = naming(&before, &texts(&[acme::BOB])).len();
     assert!(naming(&before, &names).len() > 15, "{before:#?}");
 
-    // An open job names her.
-    let waits = "UPDATE jobs SET state = 'parked', finished_at = NULL WHERE dedupe_key = 'canaries-1' AND parent_id IS NULL RETURNING id";
-    let live = database.one(waits).await;
-    let refused = world
-        .dispatch(&["erase", "person", "ann@ACME.example", "--yes"])
-        .said()
-        .await;
-    assert!(
-        refused.code == Some(1) && refused.stderr.contains(&live),
-        "{refused:?}"
-    );
-    world
-        .dispatch(&["jobs", "cancel", &live, "--yes"])
-        .done()
-        .await;
+    an_open_job_prevents_it_until_it_is_cancelled(&world).await;
 
     let before = dump(database).await;
     let dry = world.dispatch(&["erase", "person", &ann]).done().await;
@@ -328,6 +330,10 @@ async fn no_column_names_an_erased_person_and_others_are_named_as_before() {
         bob,
         "Bob is named as before"
     );
+    only_the_pseudonym_is_left(database, pseudonym).await;
+}
+
+async fn only_the_pseudonym_is_left(database: &TestDatabase, pseudonym: &str) {
     assert_eq!(database.one("SELECT count(*) FROM users").await, "1");
     assert_eq!(
         database
@@ -356,6 +362,24 @@ async fn no_column_names_an_erased_person_and_others_are_named_as_before() {
         "2",
         "one of three named her"
     );
+}
+
+/// An open job that names the person prevents the erasure.
+async fn an_open_job_prevents_it_until_it_is_cancelled(world: &TestWorld) {
+    let waits = "UPDATE jobs SET state = 'parked', finished_at = NULL WHERE dedupe_key = 'canaries-1' AND parent_id IS NULL RETURNING id";
+    let live = world.database.one(waits).await;
+    let refused = world
+        .dispatch(&["erase", "person", "ann@ACME.example", "--yes"])
+        .said()
+        .await;
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains(&live),
+        "{refused:?}"
+    );
+    world
+        .dispatch(&["jobs", "cancel", &live, "--yes"])
+        .done()
+        .await;
 }
 
 #[tokio::test]

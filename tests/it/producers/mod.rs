@@ -7,7 +7,6 @@ mod examples;
 mod fairness;
 mod neighbours;
 mod outcomes;
-mod outcomes_of_follow_ups;
 mod publish_wait;
 mod quotas;
 mod subscribers;

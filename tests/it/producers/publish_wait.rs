@@ -235,12 +235,12 @@ async fn a_parked_follow_up_ends_publish_wait_with_a_hint_until_it_is_cancelled(
     }
     let mut waiting = publish(&world, &[job], &["--keep-waiting", "--timeout", "60"]).await;
     let mut lines = BufReader::new(waiting.stdout.take().expect("it is piped")).lines();
-    let told = lines
+    let line = lines
         .next_line()
         .await
         .expect("it is text")
         .expect("there is more to come");
-    assert!(told.contains("interaction_expired"), "{told}");
+    assert!(line.contains("interaction_expired"), "{line}");
     let parked = world
         .database
         .one("SELECT id FROM jobs WHERE state = 'parked'")

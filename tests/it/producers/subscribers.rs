@@ -206,7 +206,9 @@ impl Scene {
             );
             wait_for(&format!("{event} of {key}"), SOON, async || {
                 match self.listener.try_next("watch").await {
-                    Some((_, heard)) if heard["event"] == event && heard["dedupe_key"] == key => {
+                    Some((_, received))
+                        if received["event"] == event && received["dedupe_key"] == key =>
+                    {
                         Ok(())
                     }
                     other => Err(format!("{other:?}")),

@@ -80,6 +80,21 @@ async fn the_trace_of_a_message_continues_in_everything_that_its_job_does() {
         "each call is a span of its own"
     );
 
+    every_event_has_the_trace(&listener).await;
+    let kept = "SELECT count(*) FROM jobs WHERE tracestate = 'congo=t61rcWkgMzE'";
+    assert_eq!(
+        world.database.one(kept).await,
+        world.database.one("SELECT count(*) FROM jobs").await
+    );
+    every_line_of_a_job_has_the_trace(&worker, TRACE).await;
+    Checks {
+        attempts: &[("retrieve_user", "azure_devops.rate_limited")],
+    }
+    .hold(&world)
+    .await;
+}
+
+async fn every_event_has_the_trace(listener: &Listener) {
     for queue in ["answers", "watch"] {
         for event in ["job.accepted", "job.succeeded"] {
             let (traceparent, body) = listener.next_traced(queue).await;
@@ -92,17 +107,6 @@ async fn the_trace_of_a_message_continues_in_everything_that_its_job_does() {
             );
         }
     }
-    let kept = "SELECT count(*) FROM jobs WHERE tracestate = 'congo=t61rcWkgMzE'";
-    assert_eq!(
-        world.database.one(kept).await,
-        world.database.one("SELECT count(*) FROM jobs").await
-    );
-    every_line_of_a_job_has_the_trace(&worker, TRACE).await;
-    Checks {
-        attempts: &[("retrieve_user", "azure_devops.rate_limited")],
-    }
-    .hold(&world)
-    .await;
 }
 
 /// Asserts that every JSON line of the log about a job has the trace.

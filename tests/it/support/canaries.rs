@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::acme;
 use super::database::TestDatabase;
-use super::ear::left_behind;
+use super::recorder::left_behind;
 use super::world::TestWorld;
 
 /// The number of jobs and of dead letters per world that are shown by commands.
@@ -47,7 +47,7 @@ fn in_base64(text: &str, before: usize) -> String {
 
 /// Returns the places where secrets of a world were found; never the secrets themselves.
 pub(super) async fn found(world: &TestWorld) -> Vec<String> {
-    world.ear().await;
+    world.recorder().await;
     show(world).await;
     let mut found = leaks(&secrets(world), &world.pages().await);
     found.extend(left(world, &world.database).await);
@@ -75,10 +75,10 @@ pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
 async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     let secrets = secrets(world);
     let mut places = world.logs();
-    if let Some(ear) = world.has_ear() {
+    if let Some(recorder) = world.started_recorder() {
         places.push((
             "the outcome events".to_owned(),
-            ear.heard(&world.amqp_url).await,
+            recorder.recorded(&world.amqp_url).await,
         ));
     }
     let mut found = leaks(&secrets, &places);

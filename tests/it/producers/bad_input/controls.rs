@@ -91,20 +91,34 @@ fn unreadable(key: &str, names: &[&'static str; 6]) -> Vec<Row> {
 /// Returns messages with another routing key, and messages that arrived through another exchange
 /// or queue.
 fn misaddressed() -> Vec<Row> {
-    let keyed = |name: &'static str, key: &str, body: Value, end: End| {
-        let message = Outgoing {
-            routing_key: key.to_owned(),
-            ..intake(body.to_string())
-        };
-        Row {
-            name,
-            message,
-            end,
-            raw: None,
-        }
+    let nobody = JobId::fresh();
+    [
+        wake_ups(nobody),
+        choices(nobody),
+        cancels(),
+        by_other_ways(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn keyed(name: &'static str, key: &str, body: &Value, end: End) -> Row {
+    let message = Outgoing {
+        routing_key: key.to_owned(),
+        ..intake(body.to_string())
     };
+    Row {
+        name,
+        message,
+        end,
+        raw: None,
+    }
+}
+
+fn wake_ups(nobody: JobId) -> Vec<Row> {
     let woken = |name, key: &str, body: Value, end| {
-        let Row { message, .. } = keyed(name, key, body, End::Nothing);
+        let Row { message, .. } = keyed(name, key, &body, End::Nothing);
         Row {
             name,
             message: Outgoing {
@@ -115,9 +129,85 @@ fn misaddressed() -> Vec<Row> {
             raw: None,
         }
     };
-    let nobody = JobId::fresh();
+    vec![
+        woken(
+            "a wake-up for no row",
+            "wake.dispatch",
+            json!({"job_id": nobody}),
+            End::Nothing,
+        ),
+        woken(
+            "a wake-up that names no job",
+            "wake.dispatch",
+            json!({"job_id": "all"}),
+            End::DeadLetter("invalid_wake_up"),
+        ),
+        woken(
+            "a wake-up in another lane",
+            "wake.messaging",
+            json!("wake"),
+            End::DeadLetter("invalid_wake_up"),
+        ),
+    ]
+}
+
+fn choices(nobody: JobId) -> Vec<Row> {
     let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
+    vec![
+        keyed(
+            "a choice for no job",
+            KEY_CONFIGURE,
+            &configure("a"),
+            End::DeadLetter("no_such_job"),
+        ),
+        keyed(
+            "a choice for all jobs",
+            KEY_CONFIGURE,
+            &json!({"schema": 1, "account": "a"}),
+            End::DeadLetter("invalid_request"),
+        ),
+        keyed(
+            "a choice of a newer schema",
+            KEY_CONFIGURE,
+            &json!({"schema": 2}),
+            End::DeadLetter("unsupported_schema"),
+        ),
+    ]
+}
+
+fn cancels() -> Vec<Row> {
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of no job"});
+    vec![
+        keyed(
+            "an end for a job that never comes",
+            KEY_CANCEL,
+            &cancel,
+            End::Nothing,
+        ),
+        keyed(
+            "an end of a newer schema",
+            KEY_CANCEL,
+            &json!({"schema": 2, "all": true}),
+            End::DeadLetter("unsupported_schema"),
+        ),
+        keyed(
+            "an end for NUL",
+            KEY_CANCEL,
+            &json!({"schema": 1, "source": "s", "dedupe_key": "\0"}),
+            End::DeadLetter("invalid_request"),
+        ),
+        keyed(
+            "an end for all jobs",
+            KEY_CANCEL,
+            &json!({"schema": 1}),
+            End::DeadLetter("invalid_request"),
+        ),
+    ]
+}
+
+/// Returns messages that were sent to a queue itself or through the exchange of dead letters, and
+/// one with NUL in its properties.
+fn by_other_ways() -> Vec<Row> {
     let given_up = |name, key: &str, end| {
         let message = Outgoing {
             exchange: DEAD,
@@ -149,66 +239,6 @@ fn misaddressed() -> Vec<Row> {
         ignored: &[],
     };
     vec![
-        woken(
-            "a wake-up for no row",
-            "wake.dispatch",
-            json!({"job_id": nobody}),
-            End::Nothing,
-        ),
-        woken(
-            "a wake-up that names no job",
-            "wake.dispatch",
-            json!({"job_id": "all"}),
-            End::DeadLetter("invalid_wake_up"),
-        ),
-        woken(
-            "a wake-up in another lane",
-            "wake.messaging",
-            json!("wake"),
-            End::DeadLetter("invalid_wake_up"),
-        ),
-        keyed(
-            "a choice for no job",
-            KEY_CONFIGURE,
-            configure("a"),
-            End::DeadLetter("no_such_job"),
-        ),
-        keyed(
-            "a choice for all jobs",
-            KEY_CONFIGURE,
-            json!({"schema": 1, "account": "a"}),
-            End::DeadLetter("invalid_request"),
-        ),
-        keyed(
-            "a choice of a newer schema",
-            KEY_CONFIGURE,
-            json!({"schema": 2}),
-            End::DeadLetter("unsupported_schema"),
-        ),
-        keyed(
-            "an end for a job that never comes",
-            KEY_CANCEL,
-            cancel,
-            End::Nothing,
-        ),
-        keyed(
-            "an end of a newer schema",
-            KEY_CANCEL,
-            json!({"schema": 2, "all": true}),
-            End::DeadLetter("unsupported_schema"),
-        ),
-        keyed(
-            "an end for NUL",
-            KEY_CANCEL,
-            json!({"schema": 1, "source": "s", "dedupe_key": "\0"}),
-            End::DeadLetter("invalid_request"),
-        ),
-        keyed(
-            "an end for all jobs",
-            KEY_CANCEL,
-            json!({"schema": 1}),
-            End::DeadLetter("invalid_request"),
-        ),
         Row {
             name: "sent to the queue itself",
             message: by_queue,

@@ -51,23 +51,15 @@ fn by_revision_alone(payload: Value) -> Value {
 }
 
 fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
+    let mut rows = of_places_and_accounts(&mut event);
+    rows.extend(of_odd_content(seen, &mut event));
+    rows
+}
+
+/// Returns events with the secret, account or work item of another, or without one.
+fn of_places_and_accounts(event: &mut impl FnMut() -> Value) -> Vec<Row> {
     let of_work_item = |payload, id| changed(payload, "/resource/workItemId", id);
     let numbered = |payload| changed(payload, "/resource/id", json!(acme::WORK_ITEM));
-    let of_nothing = |payload| {
-        let payload = with_field(
-            by_revision_alone(payload),
-            "/resource/workItemId",
-            json!(1_u64 << 33),
-        );
-        changed(payload, "/resource/revision/id", json!(-1))
-    };
-    let nowhere = |payload| {
-        changed(
-            by_revision_alone(payload),
-            "/resource/revision",
-            Value::Null,
-        )
-    };
     let absent = |mut payload: Value, field: &str| {
         payload
             .as_object_mut()
@@ -76,9 +68,7 @@ fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
             .expect("the event has this field");
         genuine(payload)
     };
-    let twice = |payload: Value| vec![genuine(payload.clone()), genuine(payload)];
     let of_account = json!({"account": {"id": acme::account_id().to_uppercase()}});
-    let strange = json!({"System.AssignedTo": {"newValue": "\0"}, "System.ChangedDate": {"newValue": "2026-02-30T99:00:00Z"}});
     let elsewhere = json!({"collection": {"id": "another"}, "account": {"id": "another"}});
     vec![
         row(
@@ -135,6 +125,30 @@ fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
             1,
             &[],
         ),
+    ]
+}
+
+/// Names a work item that cannot exist, at a revision that cannot exist.
+fn of_nothing(payload: Value) -> Value {
+    let payload = with_field(
+        by_revision_alone(payload),
+        "/resource/workItemId",
+        json!(1_u64 << 33),
+    );
+    changed(payload, "/resource/revision/id", json!(-1))
+}
+
+fn of_odd_content(seen: &Value, event: &mut impl FnMut() -> Value) -> Vec<Row> {
+    let nowhere = |payload| {
+        changed(
+            by_revision_alone(payload),
+            "/resource/revision",
+            Value::Null,
+        )
+    };
+    let twice = |payload: Value| vec![genuine(payload.clone()), genuine(payload)];
+    let strange = json!({"System.AssignedTo": {"newValue": "\0"}, "System.ChangedDate": {"newValue": "2026-02-30T99:00:00Z"}});
+    vec![
         row(
             "an event of a work item past all numbers",
             vec![of_nothing(event())],

@@ -109,6 +109,12 @@ fn with_bytes(name: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn not_text_or_not_json() -> Vec<Row> {
+    let mut rows = not_json();
+    rows.extend(not_text());
+    rows
+}
+
+fn not_json() -> Vec<Row> {
     let text = message("cut off").to_string();
     let half = |name: &'static str, half: &[u8]| {
         letter(name, with_bytes(name, half), "").to(End::Handled {
@@ -126,24 +132,6 @@ fn not_text_or_not_json() -> Vec<Row> {
             .to_string()
             .replace("PLACE", r"\ud83d")
     };
-    let sent_as =
-        |name: &'static str, content_type: Option<&str>, content_encoding: Option<&str>, code| {
-            let (content_type, content_encoding) = (
-                content_type.map(str::to_owned),
-                content_encoding.map(str::to_owned),
-            );
-            let message = Outgoing {
-                content_type,
-                content_encoding,
-                ..intake(message(name).to_string())
-            };
-            Row {
-                name,
-                message,
-                end: End::DeadLetter(code),
-                raw: None,
-            }
-        };
     vec![
         letter("nothing", "", "not_json"),
         letter("not JSON", "schema: 1", "not_json"),
@@ -180,6 +168,30 @@ fn not_text_or_not_json() -> Vec<Row> {
             message("no end").to_string().replace("[]", "-Infinity"),
             "not_json",
         ),
+    ]
+}
+
+/// Returns bodies that are not UTF-8, and other types of content.
+fn not_text() -> Vec<Row> {
+    let sent_as =
+        |name: &'static str, content_type: Option<&str>, content_encoding: Option<&str>, code| {
+            let (content_type, content_encoding) = (
+                content_type.map(str::to_owned),
+                content_encoding.map(str::to_owned),
+            );
+            let message = Outgoing {
+                content_type,
+                content_encoding,
+                ..intake(message(name).to_string())
+            };
+            Row {
+                name,
+                message,
+                end: End::DeadLetter(code),
+                raw: None,
+            }
+        };
+    vec![
         letter(
             "invalid UTF-8",
             with_bytes("invalid UTF-8", b"\xff\xfe"),
@@ -207,6 +219,12 @@ fn not_text_or_not_json() -> Vec<Row> {
 }
 
 fn misshapen(known: &Value) -> Vec<Row> {
+    let mut rows = without_what_is_needed(known);
+    rows.extend(with_wrong_values());
+    rows
+}
+
+fn without_what_is_needed(known: &Value) -> Vec<Row> {
     let missing = |name: &'static str, field: &str| {
         letter(
             name,
@@ -214,15 +232,8 @@ fn misshapen(known: &Value) -> Vec<Row> {
             "missing_field",
         )
     };
-    let refused = |name: &'static str, field: &str, value, code| {
-        letter(name, with(name, field, value).to_string(), code)
-    };
     let mut other_payload = known.clone();
     other_payload["account"] = json!("another");
-    let nul_key = Outgoing {
-        message_id: Some("a\0b".to_owned()),
-        ..intake(without_key("NUL").to_string())
-    };
     vec![
         letter("not an object", "[]", "missing_field"),
         missing("no schema", "schema"),
@@ -238,6 +249,18 @@ fn misshapen(known: &Value) -> Vec<Row> {
             other_payload.to_string(),
             "dedupe_conflict",
         ),
+    ]
+}
+
+fn with_wrong_values() -> Vec<Row> {
+    let refused = |name: &'static str, field: &str, value, code| {
+        letter(name, with(name, field, value).to_string(), code)
+    };
+    let nul_key = Outgoing {
+        message_id: Some("a\0b".to_owned()),
+        ..intake(without_key("NUL").to_string())
+    };
+    vec![
         wrong("an organization that is a number", "organization", json!(7)),
         wrong("events that are none", "events", json!("many")),
         wrong(

@@ -7,7 +7,7 @@ use dispatch_worker::devkit::simulator::state::{State, WebhookMode};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::providers::governor::{To, tell, wait_sql, wait_until};
+use crate::providers::governor::{To, insert_messages, wait_sql, wait_until};
 use crate::support::{TestWorld, WorkerOptions, acme};
 
 /// The number of messages to each destination per round.
@@ -62,7 +62,7 @@ async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<
 /// last one was delivered.
 async fn speed_of_others(world: &TestWorld, batch: &str, hang: &[To], others: &[To]) -> f64 {
     let all: Vec<&To> = others.iter().chain(hang).collect();
-    tell(world, batch, &all, EACH).await;
+    insert_messages(world, batch, &all, EACH).await;
     let count = EACH * others.len();
     let ids: Vec<String> = others
         .iter()

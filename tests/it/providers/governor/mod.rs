@@ -59,7 +59,7 @@ impl To {
 
 /// Inserts `count` due messages for each of these destinations, alternating between them. Their
 /// keys begin with `batch`.
-pub(crate) async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
+pub(crate) async fn insert_messages(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
     let change = StatusChange {
         group_id: 1,
         organization_id: 1,
@@ -168,17 +168,46 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_
         .fault(&patience)
         .await
         .unwrap();
-    tell(&world, "first", &[&held], 1).await;
+    insert_messages(&world, "first", &[&held], 1).await;
     // Every replica polls holds twice a second, so all know the hold after three seconds.
     wait_sql(
         &world,
         "SELECT 1 FROM controls WHERE created_at < now() - interval '3 seconds'",
     )
     .await;
-    tell(&world, "held", &[&held], JOBS).await;
-    tell(&world, "other", &[&other], JOBS).await;
+    insert_messages(&world, "held", &[&held], JOBS).await;
+    insert_messages(&world, "other", &[&other], JOBS).await;
     wait_until(&world, "held", "waiting", JOBS).await;
     wait_until(&world, "other", "succeeded", JOBS).await;
+    is_held_on_both_replicas(&world, &held, JOBS).await;
+
+    for batch in [("first", 1), ("held", JOBS)] {
+        wait_until(&world, batch.0, "succeeded", batch.1).await;
+    }
+    let requests = held.requests(&world);
+    let (refused, answered) = requests.split_first().expect("requests");
+    assert_eq!((refused.status, answered.len()), (Some(429), JOBS + 1));
+    let early: Vec<&Entry> = answered
+        .iter()
+        .filter(|entry| entry.at - refused.at < ASKED)
+        .collect();
+    assert!(early.is_empty(), "called during the hold: {early:?}");
+    jobs_were_released_a_few_at_a_time(&world, JOBS).await;
+    assert_eq!(
+        world
+            .database
+            .one("SELECT sum(unknowns) FROM effects")
+            .await,
+        "0"
+    );
+    Checks {
+        attempts: &[("deliver_message", "webhook.rate_limited")],
+    }
+    .hold(&world)
+    .await;
+}
+
+async fn is_held_on_both_replicas(world: &TestWorld, held: &To, jobs: usize) {
     let in_force = world
         .store()
         .hold_of(&format!("hold:{}", held.scope()))
@@ -187,7 +216,7 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_
         .expect("the hold is in force");
     assert_eq!(
         (in_force.kind.as_str(), in_force.waiting),
-        ("hold", CappedCount::of(i64::try_from(JOBS).unwrap()))
+        ("hold", CappedCount::of(i64::try_from(jobs).unwrap()))
     );
     assert_eq!(
         in_force.reason,
@@ -209,18 +238,9 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_
         "1",
         "waiting jobs have stored no intent"
     );
+}
 
-    for batch in [("first", 1), ("held", JOBS)] {
-        wait_until(&world, batch.0, "succeeded", batch.1).await;
-    }
-    let requests = held.requests(&world);
-    let (refused, answered) = requests.split_first().expect("requests");
-    assert_eq!((refused.status, answered.len()), (Some(429), JOBS + 1));
-    let early: Vec<&Entry> = answered
-        .iter()
-        .filter(|entry| entry.at - refused.at < ASKED)
-        .collect();
-    assert!(early.is_empty(), "called during the hold: {early:?}");
+async fn jobs_were_released_a_few_at_a_time(world: &TestWorld, jobs: usize) {
     let steps = world
         .database
         .rows("SELECT count(*) FROM let_go GROUP BY at ORDER BY at")
@@ -232,7 +252,7 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_
         .database
         .one("SELECT count(DISTINCT job) FROM let_go")
         .await;
-    assert_eq!((steps[0], let_go), (4, JOBS.to_string()), "{steps:?}");
+    assert_eq!((steps[0], let_go), (4, jobs.to_string()), "{steps:?}");
     assert!(
         steps.windows(2).all(|two| two[1] <= 4.max(2 * two[0])),
         "more than a few at a time: {steps:?}"
@@ -245,18 +265,6 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_
             .await,
         "1"
     );
-    assert_eq!(
-        world
-            .database
-            .one("SELECT sum(unknowns) FROM effects")
-            .await,
-        "0"
-    );
-    Checks {
-        attempts: &[("deliver_message", "webhook.rate_limited")],
-    }
-    .hold(&world)
-    .await;
 }
 
 /// Runs `dispatch holds …` and returns its output.
@@ -283,24 +291,28 @@ async fn an_operator_holds_a_destination_and_releases_its_jobs_early() {
             "--for",
             "1h",
             "--reason",
-            "they mend it",
+            "they repair it",
             "--yes",
         ],
     )
     .await;
     let _worker = world.worker(&WorkerOptions::default());
-    tell(&world, "held", &[&to], JOBS).await;
+    insert_messages(&world, "held", &[&to], JOBS).await;
     wait_until(&world, "held", "waiting", JOBS).await;
     let listed = holds(&world, &["list", "--json"]).await;
     assert!(
         listed.contains(&scope)
             && listed.contains("\"waiting\":6")
-            && listed.contains("they mend it"),
+            && listed.contains("they repair it"),
         "{listed}"
     );
     assert!(to.requests(&world).is_empty());
 
-    holds(&world, &["release", &scope, "--reason", "mended", "--yes"]).await;
+    holds(
+        &world,
+        &["release", &scope, "--reason", "repaired", "--yes"],
+    )
+    .await;
     wait_until(&world, "held", "succeeded", JOBS).await;
     assert_eq!(to.requests(&world).len(), JOBS);
     assert_eq!(holds(&world, &["list", "--json"]).await.trim(), "[]");
@@ -311,8 +323,8 @@ async fn an_operator_holds_a_destination_and_releases_its_jobs_early() {
     assert_eq!(
         audit,
         [
-            ["olga", "hold.place", "they mend it"],
-            ["olga", "hold.release", "mended"]
+            ["olga", "hold.place", "they repair it"],
+            ["olga", "hold.release", "repaired"]
         ]
     );
     Checks::default().hold(&world).await;
@@ -325,11 +337,11 @@ async fn a_failing_destination_opens_its_circuit_and_one_successful_call_closes_
     let worker = world.worker(&WorkerOptions::default());
     let to = To::named(&world, acme::KEYED).await;
     let simulator = &world.simulator().await.client;
-    let ill = simulator
+    let fault = simulator
         .fault(&to.fault(FaultKind::ServerError))
         .await
         .unwrap();
-    tell(&world, "ill", &[&to], JOBS).await;
+    insert_messages(&world, "failing", &[&to], JOBS).await;
     let open =
         "SELECT 1 FROM controls WHERE kind = 'circuit' AND reason LIKE '%failed 5 times in a row'";
     wait_sql(&world, open).await;
@@ -338,9 +350,9 @@ async fn a_failing_destination_opens_its_circuit_and_one_successful_call_closes_
         metrics.contains("dispatch_open_circuits{provider=\"webhook\"} 1"),
         "{metrics}"
     );
-    simulator.clear_fault(ill).await.unwrap();
+    simulator.clear_fault(fault).await.unwrap();
 
-    wait_until(&world, "ill", "succeeded", JOBS).await;
+    wait_until(&world, "failing", "succeeded", JOBS).await;
     let metrics = worker.metrics().await;
     assert!(
         metrics.contains("dispatch_open_circuits{provider=\"webhook\"} 0"),

@@ -8,7 +8,7 @@ use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::store::CappedCount;
 use serde_json::json;
 
-use crate::providers::governor::{To, tell, wait_sql, wait_until};
+use crate::providers::governor::{To, insert_messages, wait_sql, wait_until};
 use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 
 /// The Retry-After; long enough for all jobs to meet the hold on a slow machine.
@@ -77,7 +77,7 @@ async fn limit(world: &TestWorld, channels: &[To], length: Duration) -> String {
         .fault(&answer.path_contains(&channels[0].path).times(1))
         .await
         .unwrap();
-    tell(world, "first", &[&channels[0]], 1).await;
+    insert_messages(world, "first", &[&channels[0]], 1).await;
     // Every replica polls holds twice a second, so all know the hold after two seconds.
     let known = "SELECT 1 FROM controls WHERE scope LIKE '*|discord|bot-%' AND created_at < now() - interval '2 seconds'";
     wait_sql(world, known).await;
@@ -99,14 +99,14 @@ async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_unti
         worker.ready().await;
     }
     let scope = limit(&world, &channels, ASKED).await;
-    tell(
+    insert_messages(
         &world,
         "rest",
         &[&channels[1], &channels[2], &channels[3]],
         3,
     )
     .await;
-    tell(&world, "other", &[&other], 3).await;
+    insert_messages(&world, "other", &[&other], 3).await;
     wait_until(&world, "rest", "waiting", 9).await;
     wait_until(&world, "other", "succeeded", 3).await;
     let in_force = world
@@ -155,7 +155,7 @@ async fn an_operator_lists_and_releases_a_shared_hold() {
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
     let scope = limit(&world, &channels, Duration::from_secs(3600)).await;
-    tell(&world, "rest", &[&channels[1], &channels[3]], 1).await;
+    insert_messages(&world, "rest", &[&channels[1], &channels[3]], 1).await;
     wait_until(&world, "rest", "waiting", 2).await;
     let listed = world
         .dispatch(&["holds", "list", "--json"])

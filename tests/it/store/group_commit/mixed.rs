@@ -192,6 +192,22 @@ async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     );
 }
 
+fn left(kind: &'static str, reason: &str) -> Skipped {
+    Skipped::from([(kind, [(reason.to_owned(), 1)].into())])
+}
+
+/// Returns the commit of a stage that has skipped items; `keep` says whether the claim is kept.
+fn skipping(stage: &'static str, keep: bool, skipped: Skipped) -> Commit<()> {
+    let next = Next::Stage {
+        stage: "next".to_owned(),
+        keep,
+    };
+    Commit {
+        skipped,
+        ..stage_done(stage, next)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn skipped_items_are_stored_by_kind_whether_their_commit_is_grouped_or_alone() {
     let bench = Bench::new().await;
@@ -202,15 +218,6 @@ async fn skipped_items_are_stored_by_kind_whether_their_commit_is_grouped_or_alo
         .into_iter()
         .map(ours)
         .collect();
-    let then = |keep| Next::Stage {
-        stage: "next".to_owned(),
-        keep,
-    };
-    let left = |kind, reason: &str| Skipped::from([(kind, [(reason.to_owned(), 1)].into())]);
-    let skipping = |stage, keep, skipped| Commit {
-        skipped,
-        ..stage_done(stage, then(keep))
-    };
     // Both in one group: the skipped items of one job do not appear in the other.
     let commits = [
         skipping("first", true, left("events", "duplicate")),

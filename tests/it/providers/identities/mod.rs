@@ -1,8 +1,10 @@
 //! Token refresh at Microsoft Entra: once for all replicas, saved before use. A person is asked
 //! only if nothing else helps.
 
+mod crashes;
+mod refusals;
+
 use std::collections::BTreeSet;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,14 +18,20 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
+use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, WorkerProcess, acme};
 
 const SOON: Duration = Duration::from_secs(60);
+
 const CLIENT: &str = "7f3c0d7a-0000-4000-8000-000000000001";
+
 const CLIENT_SECRET: &str = "canary-client-secret";
+
 const ENDED: &str = "canary-ended-access-token";
+
 const REFRESH: &str = "canary-refresh-token-1";
+
 const PAST: &str = "2020-01-01T00:00:00Z";
+
 const SIGABRT: i32 = 6;
 
 /// Creates `acme` with an identity that has a refresh token, and an access token that expires at
@@ -166,44 +174,6 @@ async fn waits_for_the_person(world: &TestWorld, key: &str, why: &str) {
     assert!(message.contains(why), "{message}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_replicas_with_twenty_jobs_refresh_an_expired_token_once() {
-    let world = with_ended_token(Options {
-        refresh_tokens_once: true,
-        latency_millis: 200,
-        ..Options::default()
-    })
-    .await;
-    let keys: Vec<String> = (0..20).map(|n| format!("job-{n}")).collect();
-    let few = WorkerOptions {
-        concurrency: Some(8),
-        ..configured()
-    };
-    let workers = [world.worker(&few), world.worker(&few)];
-    for worker in &workers {
-        worker.ready().await;
-    }
-    for key in &keys {
-        publish(&world, key).await;
-    }
-    for key in &keys {
-        succeeds(&world, key).await;
-    }
-    assert_eq!(
-        refreshes(&world).len(),
-        1,
-        "all other jobs have waited for the refresh"
-    );
-    assert_eq!(row(&world).await, "1|f|f|t");
-    let ran = world
-        .database
-        .one("SELECT count(DISTINCT replica) FROM checkpoints")
-        .await;
-    assert_eq!(ran, "2", "both replicas had jobs");
-    Checks::default().hold(&world).await;
-    no_token_is_found(&world, &workers).await;
-}
-
 /// Asserts that neither the imported nor the issued tokens appear anywhere in plaintext.
 async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     let state = world.simulator().await.client.state().await.unwrap();
@@ -255,292 +225,23 @@ async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     }
 }
 
-/// Runs a worker that aborts at a crash point of its refresh, and asserts that it had called only
-/// Entra by then.
-async fn abort_at(world: &TestWorld, point: &str) {
-    let crash_at = Some(format!("fetch_states:{point}"));
-    let mut worker = world.worker(&WorkerOptions {
-        crash_at,
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_with_twenty_jobs_refresh_an_expired_token_once() {
+    let world = with_ended_token(Options {
+        refresh_tokens_once: true,
+        latency_millis: 200,
+        ..Options::default()
+    })
+    .await;
+    let keys: Vec<String> = (0..20).map(|n| format!("job-{n}")).collect();
+    let few = WorkerOptions {
+        concurrency: Some(8),
         ..configured()
-    });
-    publish(world, "one").await;
-    let status = worker.wait_exit(SOON).await;
-    assert_eq!(status.signal(), Some(SIGABRT), "{status}");
-    let called: Vec<Provider> = world.witness().iter().map(|entry| entry.provider).collect();
-    assert_eq!(
-        called,
-        [Provider::Entra],
-        "no token was used before it was saved"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_lost_before_they_are_saved_are_requested_again() {
-    let world = with_ended_token(Options::default()).await;
-    abort_at(&world, "after_refresh_answer").await;
-    assert_eq!(
-        row(&world).await,
-        "0|f|f|f",
-        "nothing was saved, and the refresh is still reserved"
-    );
-    let _second = world.worker(&configured());
-    succeeds(&world, "one").await;
-    let asked: Vec<Option<String>> = refreshes(&world)
-        .into_iter()
-        .map(|entry| entry.key)
-        .collect();
-    assert!(
-        asked.len() == 2 && asked[0] == asked[1],
-        "the same refresh token twice: {asked:?}"
-    );
-    assert_eq!(row(&world).await, "1|f|f|t");
-    Checks::default().hold(&world).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_replaces_tokens_that_were_lost_with_a_single_use_refresh_token() {
-    let world = with_ended_token(Options {
-        refresh_tokens_once: true,
-        ..Options::default()
-    })
-    .await;
-    abort_at(&world, "after_refresh_answer").await;
-    let _second = world.worker(&configured());
-    waits_for_the_person(&world, "one", "invalid_grant (AADSTS50173)").await;
-    assert_eq!(row(&world).await, "0|f|t|t");
-    publish(&world, "two").await;
-    waits_for_the_person(
-        &world,
-        "two",
-        "The provided grant has expired due to it having been used, a fresh auth token is needed. (a moment ago",
-    )
-    .await;
-    assert_eq!(
-        refreshes(&world).len(),
-        2,
-        "the second job did not refresh again"
-    );
-
-    let listed = identities(&world, &["list"], &Value::Null).await.unwrap();
-    assert_eq!(
-        (&listed[0]["jobs_waiting"], &listed[0]["has_refresh_token"]),
-        (&json!(2), &json!(true))
-    );
-    assert!(listed[0]["refresh_refused_at"].is_string());
-    let set = sign_in_again(&world).await;
-    assert_eq!(
-        (&set["jobs_released"], &set["identity"]["version"]),
-        (&json!(2), &json!(3))
-    );
-    succeeds(&world, "one").await;
-    succeeds(&world, "two").await;
-    let audit = world
-        .database
-        .rows(
-            "SELECT who, action, reason, before ->> 'version', after ->> 'version' FROM audit_log",
-        )
-        .await;
-    assert_eq!(
-        audit,
-        [["tester", "identity.set_tokens", "signed in again", "2", "3"]]
-    );
-    let audited = world
-        .database
-        .one("SELECT row_to_json(a) FROM audit_log a")
-        .await;
-    assert!(!audited.contains("canary"), "{audited}");
-    Checks {
-        attempts: &[("fetch_states", "reauthentication")],
-    }
-    .hold(&world)
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn saved_tokens_are_used_after_a_crash() {
-    let world = with_ended_token(Options {
-        refresh_tokens_once: true,
-        ..Options::default()
-    })
-    .await;
-    abort_at(&world, "after_refresh_saved").await;
-    assert_eq!(row(&world).await, "1|f|f|t");
-    let _second = world.worker(&configured());
-    succeeds(&world, "one").await;
-    assert_eq!(refreshes(&world).len(), 1);
-    Checks::default().hold(&world).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn received_tokens_are_saved_although_the_worker_loses_its_job_meanwhile() {
-    let world = with_ended_token(Options {
-        refresh_tokens_once: true,
-        ..Options::default()
-    })
-    .await;
-    let slow = FaultRule::new(FaultKind::Slow)
-        .provider(Provider::Entra)
-        .millis(5000)
-        .times(1);
-    world.simulator().await.client.fault(&slow).await.unwrap();
-    let _worker = world.worker(&configured());
-    publish(&world, "one").await;
-    let is = async |what: &str, sql: &str| {
-        wait_for(what, SOON, async || {
-            if world.database.one(sql).await == "t" {
-                Ok(())
-            } else {
-                Err("not yet")
-            }
-        })
-        .await;
     };
-    is(
-        "a refresh to begin",
-        "SELECT refreshing_until IS NOT NULL FROM identities WHERE name = 'bot'",
-    )
-    .await;
-    let mut client = world.pool().get().await.unwrap();
-    let lock = client.transaction().await.unwrap();
-    lock.execute("SELECT FROM identities WHERE name = 'bot' FOR UPDATE", &[])
-        .await
-        .unwrap();
-    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    is(
-        "the save to wait",
-        &format!("{waits} AND query LIKE '%access_token = $3%'"),
-    )
-    .await;
-    world
-        .database
-        .rows("UPDATE replicas SET alive_until = now() - interval '1 second'")
-        .await;
-    is("a new incarnation", "SELECT count(*) = 2 FROM replicas").await;
-    lock.rollback().await.unwrap();
-    succeeds(&world, "one").await;
-    assert_eq!(
-        (refreshes(&world).len(), row(&world).await.as_str()),
-        (1, "1|f|f|t"),
-        "the received tokens were not lost"
-    );
-    Checks::default().hold(&world).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_refused_before_its_expiry_is_refreshed_once() {
-    let world = scene(ENDED, "2099-01-01T00:00:00Z", Options::default()).await;
-    let _worker = world.worker(&configured());
-    publish(&world, "one").await;
-    succeeds(&world, "one").await;
-    assert_eq!(
-        (refreshes(&world).len(), row(&world).await.as_str()),
-        (1, "1|t|f|t")
-    );
-    let profiles = world
-        .witness()
-        .iter()
-        .filter(|entry| entry.path == acme::PROFILE)
-        .map(|entry| entry.status)
-        .collect::<Vec<_>>();
-    assert_eq!(profiles, [Some(401), Some(200)]);
-    Checks::default().hold(&world).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_wait_for_a_person_if_the_new_tokens_are_refused_too_and_do_not_refresh_again() {
-    let world = scene(
-        ENDED,
-        "2099-01-01T00:00:00Z",
-        Options {
-            issued_tokens_refused: true,
-            ..Options::default()
-        },
-    )
-    .await;
-    let _worker = world.worker(&configured());
-    publish(&world, "one").await;
-    waits_for_the_person(&world, "one", "Azure DevOps does not accept its token").await;
-    publish(&world, "two").await;
-    waits_for_the_person(
-        &world,
-        "two",
-        "already refreshed for that reason a short time ago",
-    )
-    .await;
-    assert_eq!(
-        (refreshes(&world).len(), row(&world).await.as_str()),
-        (1, "1|t|f|t")
-    );
-    sign_in_again(&world).await;
-    succeeds(&world, "one").await;
-    succeeds(&world, "two").await;
-    Checks {
-        attempts: &[("retrieve_user", "reauthentication")],
+    let workers = [world.worker(&few), world.worker(&few)];
+    for worker in &workers {
+        worker.ready().await;
     }
-    .hold(&world)
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_token_endpoint_causes_retries_and_a_refused_client_parks_the_job() {
-    let world = with_ended_token(Options::default()).await;
-    let ill = FaultRule::new(FaultKind::ServerError)
-        .provider(Provider::Entra)
-        .times(2);
-    world.simulator().await.client.fault(&ill).await.unwrap();
-    let mut worker = world.worker(&configured());
-    publish(&world, "one").await;
-    succeeds(&world, "one").await;
-    let attempts = world
-        .database
-        .rows("SELECT stage, error_code FROM attempts ORDER BY at")
-        .await;
-    assert_eq!(
-        attempts,
-        [
-            ["fetch_states", "entra.server_error"],
-            ["fetch_states", "entra.server_error"]
-        ]
-    );
-    assert_eq!(row(&world).await, "1|f|f|t");
-    worker.terminate();
-    worker.wait_exit(SOON).await;
-
-    let mut wrong = configured();
-    wrong.environment.insert(
-        "DISPATCH_ENTRA_CLIENT_SECRET".to_owned(),
-        "canary-wrong-secret".to_owned(),
-    );
-    let _wrong = world.worker(&wrong);
-    world
-        .database
-        .rows("UPDATE identities SET token_expires_at = now()")
-        .await;
-    publish(&world, "two").await;
-    let parked = world.wait_job_state("two", JobState::Parked, SOON).await;
-    assert_eq!(parked.error_code.as_deref(), Some("entra.client_refused"));
-    assert!(
-        parked
-            .error_hint
-            .is_some_and(|hint| hint.contains("DISPATCH_ENTRA_CLIENT_SECRET"))
-    );
-    assert!(
-        parked
-            .error_message
-            .is_some_and(|message| !message.contains("canary"))
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rate_limited_token_endpoint_is_held_and_no_job_uses_an_attempt_meanwhile() {
-    let world = with_ended_token(Options::default()).await;
-    let busy = FaultRule::new(FaultKind::RateLimit)
-        .provider(Provider::Entra)
-        .retry_after(3)
-        .times(1);
-    world.simulator().await.client.fault(&busy).await.unwrap();
-    let _worker = world.worker(&configured());
-    let keys: Vec<String> = (0..12).map(|number| format!("job-{number}")).collect();
     for key in &keys {
         publish(&world, key).await;
     }
@@ -549,25 +250,17 @@ async fn a_rate_limited_token_endpoint_is_held_and_no_job_uses_an_attempt_meanwh
     }
     assert_eq!(
         refreshes(&world).len(),
-        2,
-        "one that was refused, and one for all jobs after the hold"
+        1,
+        "all other jobs have waited for the refresh"
     );
-    let attempts = world
+    assert_eq!(row(&world).await, "1|f|f|t");
+    let ran = world
         .database
-        .rows("SELECT error_code FROM attempts WHERE error_code <> 'governor.held'")
+        .one("SELECT count(DISTINCT replica) FROM checkpoints")
         .await;
-    assert_eq!(
-        attempts,
-        [["entra.rate_limited"]],
-        "only the job that made the request"
-    );
-    assert_eq!(
-        world
-            .database
-            .one("SELECT max(attempt) FROM checkpoints WHERE stage = 'fetch_states'")
-            .await,
-        "2"
-    );
+    assert_eq!(ran, "2", "both replicas had jobs");
+    Checks::default().hold(&world).await;
+    no_token_is_found(&world, &workers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -575,10 +268,16 @@ async fn a_token_that_expires_soon_is_refreshed_ahead_and_stays_in_use_until_the
     let world = scene(acme::TOKEN, PAST, Options::default()).await;
     let soon = "UPDATE identities SET token_expires_at = now() + interval '4 minutes'";
     world.database.rows(soon).await;
-    let ill = FaultRule::new(FaultKind::ServerError)
+    let unavailable = FaultRule::new(FaultKind::ServerError)
         .provider(Provider::Entra)
         .times(1);
-    world.simulator().await.client.fault(&ill).await.unwrap();
+    world
+        .simulator()
+        .await
+        .client
+        .fault(&unavailable)
+        .await
+        .unwrap();
     let _worker = world.worker(&configured());
     publish(&world, "one").await;
     succeeds(&world, "one").await;

@@ -18,17 +18,17 @@ const LOOKED_AT: usize = 100;
 
 /// A queue for every outcome event of a world. Each read opens a new connection, as servers may
 /// have been killed meanwhile.
-pub(super) struct Ear;
+pub(super) struct EventRecorder;
 
 impl TestWorld {
     /// Records the outcome events from now on, for the search at the world's end. A world of
     /// [`TestWorld::acme`] does so anyway.
     pub(crate) async fn hears_events(&self) {
-        self.ear().await;
+        self.recorder().await;
     }
 }
 
-impl Ear {
+impl EventRecorder {
     pub(super) async fn new(amqp_url: &SecretString) -> Self {
         let (connection, channel) = open(amqp_url).await;
         let (durable, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
@@ -46,14 +46,14 @@ impl Ear {
     }
 
     /// Returns the properties and bodies of the events since the last call.
-    pub(super) async fn heard(&self, amqp_url: &SecretString) -> String {
+    pub(super) async fn recorded(&self, amqp_url: &SecretString) -> String {
         let (connection, channel) = open(amqp_url).await;
-        let mut heard = String::new();
+        let mut recorded = String::new();
         while let Some(got) = get(&channel, QUEUE).await {
-            tell(&got, &mut heard);
+            describe(&got, &mut recorded);
         }
         close(connection).await;
-        heard
+        recorded
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)
                 break;
             };
             if !format!("{:?}", got.delivery.properties).contains(INTAKE_QUEUE) {
-                tell(&got, &mut left);
+                describe(&got, &mut left);
             }
         }
         places.push((format!("a message in {queue}"), left));
@@ -86,10 +86,10 @@ async fn get(channel: &Channel, queue: &str) -> Option<BasicGetMessage> {
         .expect("RabbitMQ answers")
 }
 
-fn tell(got: &BasicGetMessage, told: &mut String) {
+fn describe(got: &BasicGetMessage, text: &mut String) {
     let body = String::from_utf8_lossy(&got.delivery.data);
     writeln!(
-        told,
+        text,
         "{} {:?} {body}",
         got.delivery.routing_key, got.delivery.properties
     )

@@ -1,40 +1,35 @@
 //! The world of one test: database, vhost, keyring, simulator, workers.
 
+mod publishing;
+mod waiting;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
-    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE,
-    Publisher, topology,
+    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology,
 };
 use dispatch_worker::devkit::guard::Command;
-use dispatch_worker::devkit::servers::{QueueDepth, Rights};
-use dispatch_worker::devkit::simulator::admin::Change;
-use dispatch_worker::devkit::simulator::faults::FaultRule;
+use dispatch_worker::devkit::servers::Rights;
 use dispatch_worker::devkit::simulator::process::SimulatorProcess;
 use dispatch_worker::devkit::simulator::witness::{self, Entry};
 use dispatch_worker::engine::Lane;
-use dispatch_worker::job::{JobId, JobState};
 use dispatch_worker::pipelines::registry;
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::store::{JobRow, JobView, Store};
+use dispatch_worker::store::Store;
 use dispatch_worker::tracker::{ImportCounts, TrackerDocument, import};
 use secrecy::SecretString;
-use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::acme;
 use super::alone::Place;
-use super::canaries;
 use super::database::{TestDatabase, unaudited};
-use super::ear::Ear;
 use super::logs::{ServersLogs, logs_in};
+use super::recorder::EventRecorder;
 use super::servers::{BINARY, Run, run};
-use super::wait::wait_for;
 use super::worker::{PAGES, WorkerOptions, WorkerProcess};
+use super::{acme, canaries};
 use crate::providers::contracts;
 
 /// A database, a vhost with the topology, and a keyring. Dropping the world removes database and
@@ -53,7 +48,7 @@ pub(crate) struct TestWorld {
     commands: AtomicU32,
     /// The ports of all operations servers so far.
     ops_ports: Mutex<Vec<u16>>,
-    ear: OnceCell<Ear>,
+    recorder: OnceCell<EventRecorder>,
     servers_logs: ServersLogs,
     is_planted: bool,
     _place: Arc<Place>,
@@ -101,7 +96,7 @@ impl TestWorld {
             workers: AtomicU32::new(0),
             commands: AtomicU32::new(0),
             ops_ports: Mutex::default(),
-            ear: OnceCell::new(),
+            recorder: OnceCell::new(),
             servers_logs,
             is_planted: false,
             _place: place,
@@ -122,7 +117,7 @@ impl TestWorld {
 
     async fn acme_on(run: &'static Run) -> Self {
         let world = Self::on(run).await;
-        world.ear().await;
+        world.recorder().await;
         let simulator = world.simulator().await;
         simulator
             .client
@@ -293,13 +288,15 @@ impl TestWorld {
     }
 
     /// Returns the recorder of outcome events, which records from the first call on.
-    pub(super) async fn ear(&self) -> &Ear {
-        self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
+    pub(super) async fn recorder(&self) -> &EventRecorder {
+        self.recorder
+            .get_or_init(|| EventRecorder::new(&self.amqp_url))
+            .await
     }
 
     /// Returns the recorder of outcome events, if it has been started.
-    pub(super) fn has_ear(&self) -> Option<&Ear> {
-        self.ear.get()
+    pub(super) fn started_recorder(&self) -> Option<&EventRecorder> {
+        self.recorder.get()
     }
 
     /// Skips the checks at the end, for a world with planted breaches.
@@ -315,175 +312,6 @@ impl TestWorld {
             .into_iter()
             .chain(canaries::found_at_the_end(self))
             .collect()
-    }
-
-    /// Publishes an intake message.
-    pub(crate) async fn publish_job(&self, message: &Value) {
-        self.publish_raw(&intake(message.to_string())).await;
-    }
-
-    /// Publishes an intake message with AMQP headers.
-    pub(crate) async fn publish_with_headers(&self, message: &Value, headers: &[(&str, &str)]) {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).into()))
-            .collect();
-        self.publish_raw(&Outgoing {
-            headers,
-            ..intake(message.to_string())
-        })
-        .await;
-    }
-
-    /// Publishes any message; RabbitMQ must confirm it.
-    pub(crate) async fn publish_raw(&self, message: &Outgoing) {
-        self.publisher()
-            .await
-            .publish(message)
-            .await
-            .expect("RabbitMQ confirms the message");
-    }
-
-    /// Publishes the choice of an account for a job that waits for one.
-    pub(crate) async fn publish_configure(&self, job: JobId, account: &str) {
-        let body = json!({"schema": 1, "job_id": job, "account": account}).to_string();
-        self.publish_raw(&Outgoing {
-            routing_key: KEY_CONFIGURE.to_owned(),
-            ..intake(body)
-        })
-        .await;
-    }
-
-    /// Assigns a work item of `acme` as a person does (`None`: to nobody); returns the
-    /// service-hook event.
-    pub(crate) async fn assign(&self, work_item: i64, to: Option<&str>) -> Value {
-        let change = Change {
-            org: acme::ACCOUNT.to_owned(),
-            work_item,
-            assigned_to: Some(to.map(str::to_owned)),
-            by: Some(acme::BOB.to_owned()),
-            ..Change::default()
-        };
-        self.simulator()
-            .await
-            .client
-            .change(&change)
-            .await
-            .expect("the simulator accepts the change")
-    }
-
-    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met the
-    /// fault and is still running.
-    pub(crate) async fn publish_held_up(&self, dedupe_key: &str, fault: FaultRule) {
-        let simulator = &self.simulator().await.client;
-        let id = simulator
-            .fault(&fault.path_contains(acme::PROFILE).times(1))
-            .await
-            .expect("the simulator accepts the fault");
-        let event = self.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
-        self.publish_job(&acme::job(dedupe_key, &event)).await;
-        self.wait_fault_met(id).await;
-    }
-
-    /// Waits until a request has met the fault with this id.
-    pub(crate) async fn wait_fault_met(&self, id: u64) {
-        let simulator = &self.simulator().await.client;
-        wait_for(
-            "a request that meets the fault",
-            Duration::from_secs(30),
-            async || {
-                let faults = simulator
-                    .faults()
-                    .await
-                    .expect("the simulator lists its faults");
-                if faults.iter().any(|fault| fault.id == id && fault.hits > 0) {
-                    Ok(())
-                } else {
-                    Err("none has come")
-                }
-            },
-        )
-        .await;
-    }
-
-    /// Returns the row of a job of [`acme::SOURCE`].
-    pub(crate) async fn job_by_key(&self, dedupe_key: &str) -> Option<JobRow> {
-        self.store()
-            .job_by_key(acme::SOURCE, dedupe_key)
-            .await
-            .expect("Postgres answers")
-    }
-
-    pub(crate) async fn job_view(&self, job: JobId) -> JobView {
-        self.store()
-            .job_view(job)
-            .await
-            .expect("Postgres answers")
-            .expect("the job has a row")
-    }
-
-    /// Waits until a job of [`acme::SOURCE`] is in a state.
-    pub(crate) async fn wait_job_state(
-        &self,
-        dedupe_key: &str,
-        state: JobState,
-        limit: Duration,
-    ) -> JobRow {
-        wait_for(
-            &format!("job {dedupe_key} to be {state}"),
-            limit,
-            async || {
-                let row = self
-                    .job_by_key(dedupe_key)
-                    .await
-                    .ok_or_else(|| "there is no such job".to_owned())?;
-                if row.state == state {
-                    Ok(row)
-                } else {
-                    Err(serde_json::to_string_pretty(&row).unwrap_or_default())
-                }
-            },
-        )
-        .await
-    }
-
-    /// Returns the depth of a queue. It retries, as RabbitMQ's management API is slow on a busy
-    /// machine.
-    pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
-        wait_for(
-            "the depth of a queue",
-            Duration::from_secs(30),
-            async || {
-                self.run
-                    .servers
-                    .queue_depth(&self.database.name, queue)
-                    .await
-                    .map_err(|error| format!("{error:#}"))
-            },
-        )
-        .await
-    }
-
-    /// Waits until no queue holds a message and every outcome event is published.
-    pub(crate) async fn wait_quiet(&self, limit: Duration) {
-        wait_for("every queue to be empty", limit, async || {
-            for queue in queues() {
-                let depth = self.queue_depth(queue).await;
-                if depth.ready + depth.unacked > 0 {
-                    return Err(format!("{queue}: {depth:?}"));
-                }
-            }
-            match self
-                .database
-                .one("SELECT count(*) FROM announcements")
-                .await
-                .as_str()
-            {
-                "0" => Ok(()),
-                some => Err(format!("{some} outcome events are not published")),
-            }
-        })
-        .await;
     }
 }
 

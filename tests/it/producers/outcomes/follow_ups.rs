@@ -52,7 +52,7 @@ async fn too_late(world: &TestWorld, key: &str) -> Value {
 }
 
 /// Asserts that the event describes the parent and its only follow-up. Returns the follow-up's id.
-async fn is_told(world: &TestWorld, key: &str, event: &Value, code: &str) -> JobId {
+async fn is_announced(world: &TestWorld, key: &str, event: &Value, code: &str) -> JobId {
     let parent = world.job_by_key(key).await.unwrap();
     let [child] = &world.job_view(parent.id).await.children[..] else {
         panic!("one follow-up of {key}")
@@ -125,7 +125,7 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
     };
     send("answers").await;
     let (_, event) = listener.next("watch").await;
-    let child = is_told(&world, "late", &event, "interaction_expired").await;
+    let child = is_announced(&world, "late", &event, "interaction_expired").await;
     assert_eq!(listener.next("answers").await.1["event"], "job.accepted");
     assert_eq!(listener.next("answers").await.1, event);
     world.wait_quiet(SOON).await;
@@ -144,9 +144,9 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
     retry(&world.store(), &actor(), &Target::Id(child))
         .await
         .unwrap();
-    let (_, told) = listener.next("watch").await;
-    is_told(&world, "late", &told, "interaction_expired").await;
-    assert_eq!(listener.next("again").await.1, told);
+    let (_, announced) = listener.next("watch").await;
+    is_announced(&world, "late", &announced, "interaction_expired").await;
+    assert_eq!(listener.next("again").await.1, announced);
     world
         .store()
         .cancel(&Target::Id(child), &actor())
@@ -170,7 +170,7 @@ async fn a_follow_up_that_kills_its_workers_is_announced_once() {
     }
     let _worker = world.worker(&WorkerOptions::default());
     let (_, event) = listener.next("watch").await;
-    is_told(&world, "deadly", &event, "crash_loop").await;
+    is_announced(&world, "deadly", &event, "crash_loop").await;
     world.wait_quiet(SOON).await;
     assert!(
         listener.try_next("watch").await.is_none(),
@@ -197,7 +197,7 @@ async fn a_waiting_follow_up_whose_deadline_passes_is_announced_once_unless_its_
         WHERE dedupe_key = 'ended'; UPDATE jobs SET deadline = now() - interval '1 second' WHERE parent_id IS NOT NULL";
     world.database.rows(over).await;
     let (_, event) = listener.next("watch").await;
-    is_told(&world, "open", &event, "deadline_exceeded").await;
+    is_announced(&world, "open", &event, "deadline_exceeded").await;
     wait_states(&world, &["parked"; 2]).await;
     world.wait_quiet(SOON).await;
     assert!(

@@ -2,13 +2,14 @@
 //! due, and cannot change the audit log; a reader sees no secret; an administrator of Postgres
 //! creates the owner, which may be any role.
 
+mod worker_login;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatch_worker::devkit::servers::with_user;
 use dispatch_worker::job::JobState;
 use dispatch_worker::store::{self, Store};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{Checks, Dispatch, TestDatabase, TestWorld, WORKER, WorkerOptions, acme};
@@ -129,8 +130,8 @@ async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_own
             "permission denied to set parameter",
         ),
     ] {
-        let told = refusal(&worker, statement).await;
-        assert!(told.contains(refused), "{statement}: {told}");
+        let message = refusal(&worker, statement).await;
+        assert!(message.contains(refused), "{statement}: {message}");
     }
 }
 
@@ -241,7 +242,11 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
     );
     let next = "SELECT drop_partition('attempts', 'attempts_' || to_char(now() + interval '1 month', 'YYYYMM'), now() + interval '1 year')";
     assert_eq!(said(&worker, next).await, "young");
-    for (statement, told) in [
+    senseless_arguments_are_refused(&worker, &database).await;
+}
+
+async fn senseless_arguments_are_refused(worker: &Client, database: &TestDatabase) {
+    for (statement, expected) in [
         (
             "SELECT make_partition(NULL, now())",
             "expected checkpoints, attempts or effects",
@@ -255,8 +260,8 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
             "expected 0 to 24 months ahead",
         ),
     ] {
-        let refused = refusal(&worker, statement).await;
-        assert!(refused.contains(told), "{statement}: {refused}");
+        let refused = refusal(worker, statement).await;
+        assert!(refused.contains(expected), "{statement}: {refused}");
     }
     let owner = database.pool.get().await.unwrap();
     for months in ["0", "25", "NULL"] {
@@ -309,196 +314,12 @@ async fn a_worker_that_runs_as_the_owner_works_and_logs_a_warning() {
     world
         .wait_job_state("one", JobState::Succeeded, Duration::from_secs(30))
         .await;
-    let told = "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
-    assert!(worker.log().contains(told), "{}", worker.log());
+    let warning =
+        "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
+    assert!(worker.log().contains(warning), "{}", worker.log());
     drop(worker);
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
-    assert!(!worker.log().contains(told), "as a worker's login");
+    assert!(!worker.log().contains(warning), "as a worker's login");
     Checks::default().hold(&world).await;
-}
-
-#[tokio::test]
-async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() {
-    let world = TestWorld::acme().await;
-    let name = format!("{}_worker", world.database.name);
-    world
-        .database
-        .rows(&format!(
-            "ALTER DATABASE {} SET log_statement = 'all'",
-            world.database.name
-        ))
-        .await;
-    let migrate = |password: &str| {
-        world
-            .dispatch(&["migrate"])
-            .env("DISPATCH_WORKER_LOGIN", &format!("{name}:{password}"))
-            .env("DISPATCH_USER", "olga")
-    };
-    let url =
-        |password: &str| with_user(world.database.url.expose_secret(), &name, password).unwrap();
-    assert_eq!(
-        migrate("canary-first").done().await["worker_login"],
-        name.as_str()
-    );
-    let (code, role) = checked(
-        world
-            .dispatch(&["check", "--live"])
-            .env("DISPATCH_DATABASE_URL", &url("canary-first")),
-        "role",
-    )
-    .await;
-    assert_eq!(
-        (code, role.split(' ').next()),
-        (Some(0), Some("ok")),
-        "{role}"
-    );
-    assert_eq!(
-        migrate("canary-second").done().await["left"],
-        serde_json::json!([])
-    );
-    assert!(
-        connected(&url("canary-first")).await.is_err(),
-        "the password was replaced"
-    );
-    let client = connected(&url("canary-second"))
-        .await
-        .expect("the new password is accepted");
-    assert!(
-        refusal(&client, "CREATE TEMP TABLE t ()")
-            .await
-            .contains("permission denied to create temporary tables")
-    );
-    let audit = "SELECT action, who, login, address, after ->> 'login' FROM audit_log";
-    let row = [
-        "migrate.worker_login",
-        "olga",
-        "postgres",
-        "127.0.0.1",
-        &name,
-    ];
-    assert_eq!(world.database.rows(audit).await, [row, row]);
-
-    world
-        .database
-        .rows(&format!("ALTER ROLE {name} CREATEDB"))
-        .await;
-    let refused = migrate("canary-third").said().await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(
-        refused.stderr.contains(&format!(
-            "expected a role for workers alone, got {name}, which may create databases"
-        )),
-        "{refused:?}"
-    );
-    let wrong = world
-        .dispatch(&["migrate"])
-        .env("DISPATCH_WORKER_LOGIN", "canary-without-a-colon")
-        .said()
-        .await;
-    assert_eq!(wrong.code, Some(2), "{wrong:?}");
-    drop(client);
-    world
-        .database
-        .rows(&format!(
-            "ALTER DATABASE {} RESET log_statement; DROP ROLE {name}",
-            world.database.name
-        ))
-        .await;
-}
-
-#[tokio::test]
-async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_printed_statement() {
-    let world = TestWorld::with_own_servers().await;
-    let rename = |from: &str, to: &str| {
-        format!("ALTER ROLE dispatch_worker{from} RENAME TO dispatch_worker{to}")
-    };
-    world.database.rows(&rename("", "_gone")).await;
-    world
-        .database
-        .rows("CREATE ROLE plain LOGIN PASSWORD 'canary-plain'")
-        .await;
-    world
-        .database
-        .rows("CREATE DATABASE plain OWNER plain")
-        .await;
-    let url = with_user(world.database.url.expose_secret(), "plain", "canary-plain").unwrap();
-    let url = url.replace(&format!("/{}", world.database.name), "/plain");
-    let migrate = || {
-        world
-            .dispatch(&["migrate"])
-            .env("DISPATCH_DATABASE_URL", &url)
-    };
-    let refused = migrate().said().await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(
-        refused
-            .stderr
-            .contains("an administrator runs: CREATE ROLE dispatch_worker NOLOGIN; then repeat"),
-        "{refused:?}"
-    );
-    world.database.rows(&rename("_gone", "")).await;
-    let done = migrate().done().await;
-    assert!(
-        done["applied"].as_array().unwrap().len() > 10 && done["left"] == serde_json::json!([]),
-        "{done}"
-    );
-    let (code, role) = checked(
-        world
-            .dispatch(&["check", "--live"])
-            .env("DISPATCH_DATABASE_URL", &url),
-        "role",
-    )
-    .await;
-    assert_eq!(code, Some(1));
-    for told in [
-        "fail",
-        "owns the database",
-        "tables, one of them",
-        "has DELETE on audit_log",
-        "dispatch migrate --worker-login",
-    ] {
-        assert!(role.contains(told), "{told}: {role}");
-    }
-    let plain = connected(&url).await.unwrap();
-    assert!(
-        refusal(&plain, "TRUNCATE audit_log")
-            .await
-            .contains("insert-only"),
-        "for the owner as well"
-    );
-    let login = migrate()
-        .env("DISPATCH_WORKER_LOGIN", "another:canary-another")
-        .said()
-        .await;
-    assert!(
-        login
-            .stderr
-            .contains("CREATE ROLE \"another\" LOGIN IN ROLE dispatch_worker"),
-        "{login:?}"
-    );
-    world
-        .database
-        .rows("CREATE ROLE another LOGIN PASSWORD 'canary-another' IN ROLE dispatch_worker")
-        .await;
-    let another = SecretString::from(with_user(&url, "another", "canary-another").unwrap());
-    let (_, role) = checked(
-        world
-            .dispatch(&["check", "--live"])
-            .env("DISPATCH_DATABASE_URL", another.expose_secret()),
-        "role",
-    )
-    .await;
-    assert!(role.starts_with("ok "), "{role}");
-    let (_, role) = checked(
-        world
-            .dispatch(&["check", "--live"])
-            .env("DISPATCH_DATABASE_URL", world.database.url.expose_secret()),
-        "role",
-    )
-    .await;
-    assert!(
-        role.starts_with("fail") && role.contains("is a superuser"),
-        "{role}"
-    );
 }
