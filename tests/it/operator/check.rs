@@ -347,8 +347,8 @@ async fn a_role_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
         .await;
 }
 
-/// A worker with this URL completes a job and stores the dead letter of the message that was published
-/// before, and no server refuses it anything.
+/// A worker with this URL completes a job and stores the dead letter of the message that was
+/// published before, and no server refuses it anything.
 async fn runs_jobs(world: &TestWorld, setting: &str, url: &str, refusal: &str) {
     let environment = BTreeMap::from([(setting.to_owned(), url.to_owned())]);
     let worker = world.worker(&WorkerOptions {

@@ -1,5 +1,5 @@
-//! A rotation while workers write: no concurrent change is lost, and nothing stays sealed with the old
-//! key.
+//! A rotation while workers write: no concurrent change is lost, and nothing stays sealed with the
+//! old key.
 
 use dispatch_worker::job::JobState;
 use dispatch_worker::secrets::{Place, key_of};

@@ -91,7 +91,7 @@ fn breach(entry: &Entry, table: &[Fact]) -> Option<String> {
         reasons.join("; ")
     };
     Some(format!(
-        "{} {}?{query} is not in tests/it/contracts/table.rs: {why}",
+        "{} {}?{query} is not in tests/it/providers/contracts/table.rs: {why}",
         entry.method, entry.path
     ))
 }

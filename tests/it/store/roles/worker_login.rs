@@ -1,5 +1,5 @@
-//! A migration creates a worker's login; without the right to create roles, it prints the statements for
-//! an administrator.
+//! A migration creates a worker's login; without the right to create roles, it prints the statements
+//! for an administrator.
 
 use dispatch_worker::devkit::servers::with_user;
 use secrecy::{ExposeSecret, SecretString};
