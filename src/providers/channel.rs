@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::ProviderSettings;
 use super::discord::Discord;
-use super::discord_webhook::DiscordWebhook;
+use super::discord::webhook::DiscordWebhook;
 use super::email::Email;
 use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};

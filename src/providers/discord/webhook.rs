@@ -15,15 +15,15 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
-};
-use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
-use super::discord_words::refusal;
-use super::http::{HttpClient, HttpRequest};
-use super::http_fault::{Provider, provider};
+use super::words::refusal;
+use super::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
+use crate::providers::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
+use crate::providers::http::{HttpClient, HttpRequest};
+use crate::providers::http_fault::{Provider, provider};
 
 static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
 const RIGHT: &str = "{}: the webhook's address is the secret";

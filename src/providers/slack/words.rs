@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use super::channel::Refusal;
-use super::http_fault::Provider;
-use super::scrub::scrub;
-use super::text::cut;
 use crate::fault::{Certainty, Class};
+use crate::providers::channel::Refusal;
+use crate::providers::http_fault::Provider;
+use crate::providers::scrub::scrub;
+use crate::providers::text::cut;
 
 const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
 const CHANNEL: &str =

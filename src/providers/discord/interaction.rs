@@ -18,18 +18,18 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
-    Rendered, decode,
-};
-use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
-use super::discord_words::{code, refusal};
-use super::http::{HttpClient, HttpRequest, HttpResponse};
-use super::http_fault::{Provider, provider};
-use super::said::Said;
+use super::words::{code, refusal};
+use super::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
+use crate::providers::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
+    Rendered, decode,
+};
+use crate::providers::http::{HttpClient, HttpRequest, HttpResponse};
+use crate::providers::http_fault::{Provider, provider};
+use crate::providers::said::Said;
 
 static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
 /// How long the vendor accepts an interaction's token.
