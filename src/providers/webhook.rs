@@ -25,10 +25,20 @@ use super::channel::{
 };
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::kind::ChannelKind;
 use super::text::cut;
 use crate::job::EffectClass;
 
-static WEBHOOK: Provider = provider!("webhook");
+static WEBHOOK: Provider = provider!("webhook", "webhook", 50 calls in 1 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &WEBHOOK,
+    api: None,
+    without_place: &["honours_webhook_id"],
+    make: |parts| Box::new(Webhook::new(parts.http.clone())),
+};
+
 /// The range of the specification for a secret, in bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const TITLE_CHARACTERS: usize = 256;

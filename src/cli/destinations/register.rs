@@ -13,7 +13,7 @@ use crate::cli::consent::Consent;
 use crate::cli::failure::Usage;
 use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
-use crate::config::{Links, ProviderLinks};
+use crate::config::{Links, ProviderLinks, channel_kinds_help};
 use crate::pipelines::connection_tests::check_destination;
 use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
@@ -32,8 +32,7 @@ pub(in crate::cli) struct Register {
     /// Name of the destination, unique in the organization
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
-    /// Kind of channel: discord, discord_webhook, email, slack, teams or webhook
-    #[arg(long)]
+    #[arg(long, help = channel_kinds_help())]
     kind: String,
     /// Public settings of the channel, a JSON object
     #[arg(long, value_name = "JSON", value_parser = settings)]

@@ -31,7 +31,10 @@ use crate::providers::http::{HttpClient, HttpRequest, HttpResponse};
 use crate::providers::http_fault::{Provider, provider};
 use crate::providers::said::Said;
 
-static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
+/// Each click has its own limit and gets one answer, so all clicks of an organization share the
+/// limit of an application.
+pub(in crate::providers) static DISCORD_INTERACTION: Provider =
+    provider!("discord_interaction", "answers in Discord", 50 calls in 1 s);
 /// How long the vendor accepts an interaction's token.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// The code of an answer after the end of its token.

@@ -32,26 +32,42 @@ use super::channel::{
 };
 use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{Patience, Provider, provider, retry_after, wish};
+use super::kind::{ApiSetting, ChannelKind};
 use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
 
-static DISCORD: Provider = provider!("discord");
+/// Five messages in five seconds per channel, according to the headers of the vendor's answers
+/// (<https://discord.com/developers/docs/topics/rate-limits>).
+static DISCORD: Provider = provider!("discord", "Discord", 5 calls in 5 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &DISCORD,
+    api: Some(ApiSetting {
+        variable: "DISPATCH_DISCORD_URL",
+        default: "https://discord.com/api/v10",
+        help: "Discord: API",
+    }),
+    without_place: &[],
+    make: |parts| Box::new(Discord::new(parts.http.clone(), parts.urls.of(&KIND))),
+};
+
 /// Discord counts Unicode code points.
 const CONTENT_CHARACTERS: usize = 2000;
 const TITLE_CHARACTERS: usize = 256;
 const NONCE_CHARACTERS: usize = 25;
 const NONCE_KEPT_FOR: Duration = Duration::from_secs(120);
 /// A link in a work item's title must not show a preview of a foreign page.
-pub(super) const SUPPRESS_EMBEDS: u32 = 1 << 2;
+const SUPPRESS_EMBEDS: u32 = 1 << 2;
 /// The vendor requires this format, and may block others.
-pub(super) const AGENT: &str = concat!(
+const AGENT: &str = concat!(
     "DiscordBot (dispatch-worker, ",
     env!("CARGO_PKG_VERSION"),
     ")"
 );
 /// The shared limit of calls without a bot's token: Discord counts them by the caller's address.
-pub(super) const CALLERS_ADDRESS: &str = "address";
+const CALLERS_ADDRESS: &str = "address";
 const RIGHT: &str =
     r#"{"channel_id": "123456789012345678"}, with "api_base" for another address of the API"#;
 
@@ -73,8 +89,8 @@ struct Settings<'a> {
 
 /// The part that is parsed of a message that was created or edited.
 #[derive(Deserialize)]
-pub(super) struct Created {
-    pub(super) id: String,
+struct Created {
+    id: String,
 }
 
 #[derive(Deserialize)]
@@ -189,7 +205,7 @@ impl Channel for Discord {
 /// (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>). An answer
 /// without JSON comes from the edge, which blocks the caller's address
 /// (<https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>).
-pub(super) fn patience(answer: &HttpResponse) -> Patience {
+fn patience(answer: &HttpResponse) -> Patience {
     let by_header = retry_after(&answer.headers, SystemTime::now());
     if answer.status != 429 {
         return Patience {
@@ -223,7 +239,7 @@ fn name_of_bot(token: &SecretString) -> String {
 }
 
 /// Returns `message` in Discord's markdown, within its limit.
-pub(super) fn markdown(message: &Message) -> String {
+fn markdown(message: &Message) -> String {
     let mut content = Capped::new(CONTENT_CHARACTERS);
     content.push("**");
     content.push_all(escape(&cut(&message.title, TITLE_CHARACTERS)));

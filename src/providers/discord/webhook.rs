@@ -24,8 +24,20 @@ use crate::providers::channel::{
 };
 use crate::providers::http::{HttpClient, HttpRequest};
 use crate::providers::http_fault::{Provider, provider};
+use crate::providers::kind::ChannelKind;
 
-static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
+/// Five messages in two seconds, and thirty a minute in total, which the headers of the answers do
+/// not state (<https://github.com/discord/discord-api-docs/issues/367>).
+static DISCORD_WEBHOOK: Provider = provider!("discord_webhook", "Discord webhook", 5 calls in 10 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &DISCORD_WEBHOOK,
+    api: None,
+    without_place: &[],
+    make: |parts| Box::new(DiscordWebhook::new(parts.http.clone())),
+};
+
 const RIGHT: &str = "{}: the webhook's address is the secret";
 const RIGHT_SECRET: &str = "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
 

@@ -25,12 +25,28 @@ use super::channel::{
 };
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider, retry_after};
+use super::kind::{ApiSetting, ChannelKind};
 
 use self::words::refusal;
 use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
-static SLACK: Provider = provider!("slack");
+/// One message a second per channel, bursts tolerated
+/// (<https://docs.slack.dev/apis/web-api/rate-limits>).
+static SLACK: Provider = provider!("slack", "Slack", 3 calls in 3 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &SLACK,
+    api: Some(ApiSetting {
+        variable: "DISPATCH_SLACK_URL",
+        default: "https://slack.com/api",
+        help: "Slack: Web API",
+    }),
+    without_place: &[],
+    make: |parts| Box::new(Slack::new(parts.http.clone(), parts.urls.of(&KIND))),
+};
+
 /// The limit that the vendor recommends; it truncates text of 40,000 characters and more itself.
 const TEXT_CHARACTERS: usize = 4000;
 const TITLE_CHARACTERS: usize = 256;

@@ -29,10 +29,22 @@ use super::channel::{
 };
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider};
+use super::kind::ChannelKind;
 use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
-static TEAMS: Provider = provider!("teams");
+/// Four requests a second
+/// (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>).
+static TEAMS: Provider = provider!("teams", "Microsoft Teams", 4 calls in 1 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &TEAMS,
+    api: None,
+    without_place: &[],
+    make: |parts| Box::new(Teams::new(parts.http.clone())),
+};
+
 /// The vendor accepts about 28 KB, including the data that its own service adds.
 const BODY_BYTES: usize = 24 << 10;
 const TITLE_CHARACTERS: usize = 256;
