@@ -39,6 +39,8 @@ pub static KIND: ChannelKind = ChannelKind {
     // The password goes to the server in the workers' settings, regardless of the recipients.
     without_place: &["from", "to"],
     make: |parts| Box::new(Email::new(parts.smtp.take())),
+    #[cfg(feature = "devkit")]
+    requests: &[],
 };
 
 /// A channel that sends mails to a list of addresses.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::channel::{CHANNELS, Channel};
+#[cfg(feature = "devkit")]
+use super::contract::Fact;
 use super::http::HttpClient;
 use super::http_fault::Provider;
 use super::smtp::SmtpServer;
@@ -20,6 +22,9 @@ pub struct ChannelKind {
     pub without_place: &'static [&'static str],
     /// Creates the channel.
     pub make: fn(&mut ChannelParts) -> Box<dyn Channel>,
+    /// Every request that the channel may send over HTTP.
+    #[cfg(feature = "devkit")]
+    pub requests: &'static [Fact],
 }
 
 /// The parts that channels are made of.

@@ -8,6 +8,8 @@
 pub mod address;
 pub mod azure_devops;
 pub mod channel;
+#[cfg(feature = "devkit")]
+pub mod contract;
 pub mod discord;
 pub mod email;
 mod email_recipients;

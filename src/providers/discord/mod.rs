@@ -8,6 +8,8 @@
 //! Keyed: with `enforce_nonce`, Discord returns the message that the bot has already created with
 //! this nonce "in the past few minutes" instead of another one; the worker relies on two minutes.
 
+#[cfg(feature = "devkit")]
+mod contract;
 pub mod interaction;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,8 @@ pub static KIND: ChannelKind = ChannelKind {
     }),
     without_place: &[],
     make: |parts| Box::new(Discord::new(parts.http.clone(), parts.urls.of(&KIND))),
+    #[cfg(feature = "devkit")]
+    requests: contract::OF_THE_BOT,
 };
 
 /// Discord counts Unicode code points.

@@ -36,6 +36,8 @@ pub static KIND: ChannelKind = ChannelKind {
     api: None,
     without_place: &[],
     make: |parts| Box::new(DiscordWebhook::new(parts.http.clone())),
+    #[cfg(feature = "devkit")]
+    requests: super::contract::OF_WEBHOOKS,
 };
 
 const RIGHT: &str = "{}: the webhook's address is the secret";

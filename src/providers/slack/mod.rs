@@ -7,6 +7,8 @@
 //! its own clients; its developers advise others not to rely on it:
 //! <https://github.com/slackapi/java-slack-sdk/issues/852>.)
 
+#[cfg(feature = "devkit")]
+mod contract;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -45,6 +47,8 @@ pub static KIND: ChannelKind = ChannelKind {
     }),
     without_place: &[],
     make: |parts| Box::new(Slack::new(parts.http.clone(), parts.urls.of(&KIND))),
+    #[cfg(feature = "devkit")]
+    requests: contract::REQUESTS,
 };
 
 /// The limit that the vendor recommends; it truncates text of 40,000 characters and more itself.

@@ -11,6 +11,8 @@
 
 mod address;
 mod answer;
+#[cfg(feature = "devkit")]
+mod contract;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,8 @@ pub static KIND: ChannelKind = ChannelKind {
     api: None,
     without_place: &[],
     make: |parts| Box::new(Teams::new(parts.http.clone())),
+    #[cfg(feature = "devkit")]
+    requests: contract::REQUESTS,
 };
 
 /// The vendor accepts about 28 KB, including the data that its own service adds.

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use dispatch_worker::providers::contract::{Body, Fact, Field, Shape, Vendor, Wanted};
 use serde_json::Value;
 
-use super::shape::{Field, Shape};
-use super::table::{STRING, TABLE};
-use super::{Body, Fact, Vendor, Wanted};
+use super::table::table;
 
 /// Finds the folder of the descriptions, beside the crate or beside the folder of its worktrees.
 fn specifications() -> Option<PathBuf> {
@@ -32,7 +31,7 @@ fn every_row_matches_its_vendor_s_description() {
         return;
     };
     let mut wrong = Vec::new();
-    for fact in TABLE {
+    for fact in table() {
         let Some(file) = fact.vendor.file else {
             continue;
         };
@@ -59,7 +58,7 @@ fn a_row_that_differs_from_the_description_is_reported() {
     let Some(folder) = specifications() else {
         return;
     };
-    let row = |name: &str| *TABLE.iter().find(|fact| fact.name == name).expect("a row");
+    let row = |name: &str| *table().find(|fact| fact.name == name).expect("a row");
     let (items, search, slack) = (row("work items"), row("search"), row("message in Slack"));
     let states = row("states of a type");
     let vendor = |base| Vendor {
@@ -157,19 +156,22 @@ fn a_row_that_differs_from_the_description_is_reported() {
                 ..items
             },
         ),
-        ("`body.nobody`", with(items, "nobody", STRING, false)),
-        ("`body.ids` is no string", with(items, "ids", STRING, false)),
+        ("`body.nobody`", with(items, "nobody", Shape::STRING, false)),
+        (
+            "`body.ids` is no string",
+            with(items, "ids", Shape::STRING, false),
+        ),
         (
             "`body.ids[]` is no string",
-            with(items, "ids", Shape::List(&STRING), false),
+            with(items, "ids", Shape::List(&Shape::STRING), false),
         ),
         (
             "`body.errorPolicy` is no array",
-            with(items, "errorPolicy", Shape::List(&STRING), false),
+            with(items, "errorPolicy", Shape::List(&Shape::STRING), false),
         ),
         (
             "`body.filters{}` is no string",
-            with(search, "filters", Shape::Map(&STRING), false),
+            with(search, "filters", Shape::Map(&Shape::STRING), false),
         ),
         (
             "`body.searchText` is no object",
@@ -177,11 +179,11 @@ fn a_row_that_differs_from_the_description_is_reported() {
         ),
         (
             "`body.channel` must be there",
-            with(slack, "text", STRING, true),
+            with(slack, "text", Shape::STRING, true),
         ),
         (
             "`body.channel` must be there",
-            with(slack, "channel", STRING, false),
+            with(slack, "channel", Shape::STRING, false),
         ),
     ] {
         let told = Description::read(&folder, fact.vendor.file.expect("a file")).differs(&fact);
