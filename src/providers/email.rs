@@ -41,6 +41,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(Email::new(parts.smtp.take())),
     #[cfg(feature = "devkit")]
     requests: &[],
+    #[cfg(feature = "devkit")]
+    simulated: None,
 };
 
 /// A channel that sends mails to a list of addresses.

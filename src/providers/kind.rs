@@ -8,6 +8,8 @@ use super::channel::{CHANNELS, Channel};
 use super::contract::Fact;
 use super::http::HttpClient;
 use super::http_fault::Provider;
+#[cfg(feature = "devkit")]
+use super::simulated::SimulatedChannel;
 use super::smtp::SmtpServer;
 
 /// A channel, described by one constant beside its code.
@@ -25,6 +27,10 @@ pub struct ChannelKind {
     /// Every request that the channel may send over HTTP.
     #[cfg(feature = "devkit")]
     pub requests: &'static [Fact],
+    /// The simulation for tests; `None` if the devkit simulates the channel itself, because its
+    /// state is more than rooms with messages.
+    #[cfg(feature = "devkit")]
+    pub simulated: Option<SimulatedChannel>,
 }
 
 /// The parts that channels are made of.

@@ -20,6 +20,8 @@ pub mod http_fault;
 pub mod kind;
 pub mod said;
 pub mod scrub;
+#[cfg(feature = "devkit")]
+pub mod simulated;
 pub mod slack;
 pub mod smtp;
 mod starttls;

@@ -41,6 +41,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(Webhook::new(parts.http.clone())),
     #[cfg(feature = "devkit")]
     requests: REQUESTS,
+    #[cfg(feature = "devkit")]
+    simulated: None,
 };
 
 /// The range of the specification for a secret, in bytes.

@@ -92,6 +92,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "broker",
             "engine",
             "pipelines",
+            "providers",
             "store",
             "telemetry",
             "tracker",

@@ -7,6 +7,7 @@ use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::devkit::simulator::witness::Provider;
 use dispatch_worker::job::JobState;
+use dispatch_worker::providers::{slack, teams};
 use dispatch_worker::store::{Actor, EffectRow, JobView, Target};
 use dispatch_worker::tracker::DestinationDocument;
 use serde_json::{Value, json};
@@ -29,8 +30,8 @@ async fn world(policy: &str, title: &str) -> TestWorld {
     let world = TestWorld::acme().await;
     let simulator = world.simulator().await;
     let more = State::new()
-        .slack("canary-slack-token", SLACK_CHANNEL)
-        .teams("flow", "canary-signature")
+        .room(&slack::KIND, SLACK_CHANNEL, "canary-slack-token")
+        .room(&teams::KIND, "flow", "canary-signature")
         .discord_webhook(HOOK_ID, "canary-hook-token")
         .mail_user(acme::MAIL_USER, "canary-mail-password");
     simulator.client.merge_state(&more).await.unwrap();
@@ -121,7 +122,7 @@ async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpre
         .await;
     let state = state(&world).await;
 
-    let [slack] = &state.slack.channels[SLACK_CHANNEL][..] else {
+    let [slack] = state.received(&slack::KIND, SLACK_CHANNEL) else {
         panic!("one message in Slack")
     };
     let text = "WEB-2 is now assigned to Ann\n\
@@ -132,7 +133,7 @@ async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpre
         (&json!(text), &json!(false), &json!(false))
     );
 
-    let [card] = &state.teams["flow"].received[..] else {
+    let [card] = state.received(&teams::KIND, "flow") else {
         panic!("one card in Teams")
     };
     let blocks = card["attachments"][0]["content"]["body"]
@@ -247,11 +248,11 @@ async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
         .wait_job_state("told", JobState::Succeeded, SOON)
         .await;
     let state = state(&world).await;
-    let slack = state.slack.channels[SLACK_CHANNEL][0]["text"]
+    let slack = state.received(&slack::KIND, SLACK_CHANNEL)[0]["text"]
         .as_str()
         .unwrap();
     assert!(slack.chars().count() <= 4000 && slack.ends_with('…'));
-    assert!(state.teams["flow"].received[0].to_string().len() <= 28 * 1024);
+    assert!(state.received(&teams::KIND, "flow")[0].to_string().len() <= 28 * 1024);
     let posted = &state.discord.webhooks[HOOK_ID].posted[0].content;
     assert!(posted.chars().count() <= 2000 && posted.ends_with('…'));
     assert!(state.mail.received[0].content.len() < 256 * 1024);
@@ -261,8 +262,8 @@ async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
 async fn a_rate_limited_message_is_retried_and_delivered_once() {
     let world = world("hold", "Logout is slow").await;
     for (provider, path) in [
-        (Provider::Slack, "/slack/"),
-        (Provider::Teams, "/teams/"),
+        (Provider::chat(&slack::KIND), "/slack/"),
+        (Provider::chat(&teams::KIND), "/teams/"),
         (Provider::Discord, "/webhooks/"),
         (Provider::Email, "/smtp"),
     ] {
@@ -290,8 +291,8 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
     );
     let state = state(&world).await;
     let told = [
-        state.slack.channels[SLACK_CHANNEL].len(),
-        state.teams["flow"].received.len(),
+        state.received(&slack::KIND, SLACK_CHANNEL).len(),
+        state.received(&teams::KIND, "flow").len(),
         state.discord.webhooks[HOOK_ID].posted.len(),
         state.mail.received.len(),
     ];
@@ -312,7 +313,7 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
     fault(
         &world,
         FaultRule::new(FaultKind::LoseAnswer)
-            .provider(Provider::Slack)
+            .provider(Provider::chat(&slack::KIND))
             .times(1),
     )
     .await;
@@ -328,7 +329,13 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
     tell(&world, &[SLACK]).await;
     first.wait_exit(SOON).await;
     // The second intent is stored, but its call has not been made.
-    assert_eq!(state(&world).await.slack.channels[SLACK_CHANNEL].len(), 1);
+    assert_eq!(
+        state(&world)
+            .await
+            .received(&slack::KIND, SLACK_CHANNEL)
+            .len(),
+        1
+    );
     let view = message(&world).await;
     assert_eq!(
         (effect(&view).class.as_str(), effect(&view).unknowns),
@@ -341,7 +348,10 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
         .await;
     let (view, sent) = (
         message(&world).await,
-        state(&world).await.slack.channels[SLACK_CHANNEL].len(),
+        state(&world)
+            .await
+            .received(&slack::KIND, SLACK_CHANNEL)
+            .len(),
     );
     assert_eq!((effect(&view).state.as_str(), sent), ("confirmed", 2));
     // After the crash, the outcome of the second call was unknown as well.

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::discord_webhooks;
 use super::hooks::timestamp;
 use super::state::Message;
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The longest text, in characters.
 pub(super) const CONTENT_CHARS: usize = 2000;

@@ -55,6 +55,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(Discord::new(parts.http.clone(), parts.urls.of(&KIND))),
     #[cfg(feature = "devkit")]
     requests: contract::OF_THE_BOT,
+    #[cfg(feature = "devkit")]
+    simulated: None,
 };
 
 /// Discord counts Unicode code points.

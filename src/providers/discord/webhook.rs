@@ -38,6 +38,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(DiscordWebhook::new(parts.http.clone())),
     #[cfg(feature = "devkit")]
     requests: super::contract::OF_WEBHOOKS,
+    #[cfg(feature = "devkit")]
+    simulated: None,
 };
 
 const RIGHT: &str = "{}: the webhook's address is the secret";

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "devkit")]
 mod contract;
+#[cfg(feature = "devkit")]
+mod simulator;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -49,6 +51,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(Slack::new(parts.http.clone(), parts.urls.of(&KIND))),
     #[cfg(feature = "devkit")]
     requests: contract::REQUESTS,
+    #[cfg(feature = "devkit")]
+    simulated: Some(simulator::SIMULATED),
 };
 
 /// The limit that the vendor recommends; it truncates text of 40,000 characters and more itself.

@@ -13,6 +13,8 @@ mod address;
 mod answer;
 #[cfg(feature = "devkit")]
 mod contract;
+#[cfg(feature = "devkit")]
+mod simulator;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,8 @@ pub static KIND: ChannelKind = ChannelKind {
     make: |parts| Box::new(Teams::new(parts.http.clone())),
     #[cfg(feature = "devkit")]
     requests: contract::REQUESTS,
+    #[cfg(feature = "devkit")]
+    simulated: Some(simulator::SIMULATED),
 };
 
 /// The vendor accepts about 28 KB, including the data that its own service adds.
