@@ -23,6 +23,11 @@ const HIDDEN: &str = "***";
 /// path.
 #[derive(Debug, Clone, Copy)]
 pub struct SimulatedChannel {
+    /// The name of the room that tests send to.
+    pub room: &'static str,
+    /// Returns the public settings and the secret of a destination for that room, by the
+    /// simulator's address and the secret of the room.
+    pub destination: fn(&str, &str) -> (Value, String),
     /// The path of its API, or empty if the channel has no setting for the API's address.
     pub api: &'static str,
     /// The parameters of the query that the witness log does not show.

@@ -12,6 +12,8 @@ use crate::providers::simulated::{
 };
 
 pub(super) const SIMULATED: SimulatedChannel = SimulatedChannel {
+    room: "C042",
+    destination: |_, token| (json!({"channel": SIMULATED.room}), token.to_owned()),
     api: "/slack/api",
     secrets_in_query: &[],
     is_keyed: false,

@@ -10,6 +10,11 @@ use crate::providers::simulated::{
 };
 
 pub(super) const SIMULATED: SimulatedChannel = SimulatedChannel {
+    room: "flow",
+    destination: |simulator, signature| {
+        let address = format!("{simulator}/teams/{}?sig={signature}", SIMULATED.room);
+        (json!({}), address)
+    },
     api: "",
     secrets_in_query: &["sig"],
     is_keyed: false,
