@@ -30,6 +30,8 @@ mod text;
 pub mod webhook;
 
 #[cfg(test)]
+mod address_tests;
+#[cfg(test)]
 mod http_tests;
 #[cfg(test)]
 mod links_tests;
