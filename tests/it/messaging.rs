@@ -43,9 +43,8 @@ fn additional() -> Vec<&'static str> {
 
 /// Returns the number of messages in the room of each chat.
 fn in_chats(state: &State) -> Vec<usize> {
-    chats()
-        .map(|(kind, chat)| state.received(kind, chat.room).len())
-        .collect()
+    let messages = chats().map(|(kind, _)| received(state, kind).len());
+    messages.collect()
 }
 
 /// Returns the bodies of the messages in the room of a channel that simulates itself.
@@ -80,13 +79,9 @@ async fn world(policy: &str, title: &str) -> TestWorld {
         let (config, secret) = (chat.destination)(url, CHAT_SECRET);
         (kind.name(), kind.name(), config, secret)
     });
+    let hook = format!("{url}/api/webhooks/{HOOK_ID}/canary-hook-token");
     let others = [
-        (
-            HOOK,
-            "discord_webhook",
-            json!({}),
-            format!("{url}/api/webhooks/{HOOK_ID}/canary-hook-token"),
-        ),
+        (HOOK, "discord_webhook", json!({}), hook),
         (MAIL, "email", mail, "canary-mail-password".to_owned()),
     ];
     for (name, kind, config, secret) in of_chats.chain(others) {
@@ -114,8 +109,20 @@ async fn tell(world: &TestWorld, notify: &[&str]) {
     world.publish_job(&job).await;
 }
 
+/// Waits until the job has succeeded, with its messages.
+async fn done(world: &TestWorld) {
+    let succeeded = JobState::Succeeded;
+    world.wait_job_state("told", succeeded, SOON).await;
+}
+
 async fn state(world: &TestWorld) -> State {
     world.simulator().await.client.state().await.unwrap()
+}
+
+/// Loses the answer to the next request to the provider.
+async fn lose_answer(world: &TestWorld, provider: Provider) {
+    let rule = FaultRule::new(FaultKind::LoseAnswer).provider(provider);
+    fault(world, rule.times(1)).await;
 }
 
 async fn fault(world: &TestWorld, rule: FaultRule) {
@@ -141,9 +148,7 @@ async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpre
     let _worker = world.worker(&WorkerOptions::default());
     let all = [&additional()[..], &[acme::DISCORD, acme::BLIND]].concat();
     tell(&world, &all).await;
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
     slack_has_plain_text(&state);
@@ -282,9 +287,7 @@ async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
     let world = world("resend", &"<é".repeat(30_000)).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &additional()).await;
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
     let slack = received(&state, &slack::KIND)[0]["text"].as_str().unwrap();
@@ -315,9 +318,7 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
     }
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &additional()).await;
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     let codes = world
         .database
         .one("SELECT string_agg(error_code, ' ' ORDER BY error_code) FROM attempts")
@@ -347,13 +348,7 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
 #[tokio::test]
 async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate_is_recorded() {
     let world = world("resend", "Logout is slow").await;
-    fault(
-        &world,
-        FaultRule::new(FaultKind::LoseAnswer)
-            .provider(Provider::chat(&slack::KIND))
-            .times(1),
-    )
-    .await;
+    lose_answer(&world, Provider::chat(&slack::KIND)).await;
     let options = WorkerOptions {
         call_seconds: Some(2),
         ..WorkerOptions::default()
@@ -374,9 +369,7 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
     );
 
     let _second = world.worker(&options);
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     let (view, sent) = (
         message(&world).await,
         received(&state(&world).await, &slack::KIND).len(),
@@ -404,13 +397,7 @@ async fn parked_message(world: &TestWorld) -> JobRow {
 #[tokio::test]
 async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_recorded() {
     let world = world("hold", "Logout is slow").await;
-    fault(
-        &world,
-        FaultRule::new(FaultKind::LoseAnswer)
-            .provider(Provider::Email)
-            .times(1),
-    )
-    .await;
+    lose_answer(&world, Provider::Email).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[MAIL]).await;
     let parked = parked_message(&world).await;
@@ -440,9 +427,7 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
         .retry(&Target::Id(parked.id), &actor)
         .await
         .unwrap();
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     let (view, mails) = (message(&world).await, state(&world).await.mail.received);
     assert_eq!(
         (
@@ -489,9 +474,7 @@ async fn a_slow_mail_server_is_waited_for_and_a_hanging_one_times_out_without_an
         ..WorkerOptions::default()
     });
     tell(&world, &[MAIL]).await;
-    world
-        .wait_job_state("told", JobState::Succeeded, SOON)
-        .await;
+    done(&world).await;
     assert_eq!(
         world
             .database

@@ -69,82 +69,59 @@ async fn a_message_is_posted_without_markup_links_or_mentions() {
 
 #[tokio::test]
 async fn a_refusal_inside_a_200_is_classified_by_its_error_code() {
+    use Certainty::{NotDone, Unknown};
+
     let limited = Class::RateLimited {
         retry_after: Some(Duration::from_secs(7)),
     };
-    let transient = || Class::Transient { retry_after: None };
-    for (word, header, code, class, certainty) in [
+    let transient = Class::Transient { retry_after: None };
+    let groups = [
         (
-            "ratelimited",
-            "retry-after: 7\r\n",
-            "slack.rate_limited",
             limited,
-            Certainty::NotDone,
+            NotDone,
+            &[("ratelimited", "slack.rate_limited")][..],
         ),
         (
-            "internal_error",
-            "",
-            "slack.server_error",
-            transient(),
-            Certainty::Unknown,
+            transient.clone(),
+            Unknown,
+            &[
+                ("internal_error", "slack.server_error"),
+                ("fatal_error", "slack.server_error"),
+            ],
         ),
         (
-            "fatal_error",
-            "",
-            "slack.server_error",
-            transient(),
-            Certainty::Unknown,
+            transient,
+            NotDone,
+            &[
+                ("request_timeout", "slack.try_later"),
+                ("external_channel_migrating", "slack.try_later"),
+            ],
         ),
         (
-            "request_timeout",
-            "",
-            "slack.try_later",
-            transient(),
-            Certainty::NotDone,
-        ),
-        (
-            "channel_not_found",
-            "",
-            "slack.channel_not_found",
             Class::Permanent,
-            Certainty::NotDone,
+            NotDone,
+            &[
+                ("channel_not_found", "slack.channel_not_found"),
+                ("not_in_channel", "slack.not_in_channel"),
+                ("token_revoked", "slack.token_revoked"),
+                ("msg_too_long", "slack.msg_too_long"),
+            ],
         ),
         (
-            "not_in_channel",
-            "",
-            "slack.not_in_channel",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "token_revoked",
-            "",
-            "slack.token_revoked",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "msg_too_long",
-            "",
-            "slack.msg_too_long",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "external_channel_migrating",
-            "",
-            "slack.try_later",
-            transient(),
-            Certainty::NotDone,
-        ),
-        (
-            "something_new",
-            "",
-            "slack.unrecognized",
             Class::Unrecognized,
-            Certainty::NotDone,
+            NotDone,
+            &[("something_new", "slack.unrecognized")],
         ),
-    ] {
+    ];
+    let rows = groups.into_iter().flat_map(|(class, certainty, rows)| {
+        let expected = move |(word, code)| (word, code, class.clone(), certainty);
+        rows.iter().copied().map(expected)
+    });
+    for (word, code, class, certainty) in rows {
+        let header = match class {
+            Class::RateLimited { .. } => "retry-after: 7\r\n",
+            _ => "",
+        };
         let body = json!({"ok": false, "error": word}).to_string();
         let fault = deliver(reply(200, header, &body)).await.0.unwrap_err();
         assert_eq!(
