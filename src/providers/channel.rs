@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::http_fault::{HttpFault, Provider};
 use super::kind::{ChannelKind, ChannelParts};
-use super::{discord, email, slack, teams, webhook};
+use super::{discord, email, google_chat, slack, teams, webhook};
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
 
@@ -23,6 +23,7 @@ pub static CHANNELS: &[&ChannelKind] = &[
     &discord::KIND,
     &discord::webhook::KIND,
     &email::KIND,
+    &google_chat::KIND,
     &slack::KIND,
     &teams::KIND,
     &webhook::KIND,

@@ -14,6 +14,7 @@ pub mod discord;
 pub mod email;
 mod email_recipients;
 pub mod entra;
+pub mod google_chat;
 pub mod governor;
 pub mod http;
 pub mod http_fault;
