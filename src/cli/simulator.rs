@@ -9,8 +9,8 @@ use clap::Args;
 use super::output::raw;
 use crate::devkit::simulator::{self, SimulatorOptions};
 
-/// Simulate Azure DevOps, Discord, Slack, Teams, webhook receivers and a mail server until SIGTERM
-/// or the end of stdin
+/// Simulate Azure DevOps, Microsoft Entra, the channels and a mail server until SIGTERM or the end
+/// of stdin
 #[derive(Debug, Args)]
 pub(super) struct Simulator {
     /// Address to listen on; port 0 is any free port

@@ -1,5 +1,6 @@
 //! Settings: flags and environment variables in one table. Only this module reads the environment.
 
+mod api_urls;
 mod environment;
 mod quotas;
 mod secret_files;
@@ -12,9 +13,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
+use crate::providers::governor::default_rates;
+use crate::providers::kind::ApiUrls;
 use crate::secrets::seals_with_published_key;
 use crate::tls_policy::{Endpoint, Published};
 
+pub use api_urls::channel_kinds_help;
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed,
     test_servers, user,
@@ -268,22 +272,9 @@ pub struct ProviderLinks {
     /// Microsoft Entra: secret of the client
     #[arg(long, env = "DISPATCH_ENTRA_CLIENT_SECRET", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub entra_client_secret: Option<SecretString>,
-    /// Discord: API
-    #[arg(
-        long,
-        env = "DISPATCH_DISCORD_URL",
-        default_value = "https://discord.com/api/v10",
-        value_name = "URL"
-    )]
-    pub discord_url: String,
-    /// Slack: Web API
-    #[arg(
-        long,
-        env = "DISPATCH_SLACK_URL",
-        default_value = "https://slack.com/api",
-        value_name = "URL"
-    )]
-    pub slack_url: String,
+    /// The addresses of the channels' APIs.
+    #[command(flatten)]
+    pub api_urls: ApiUrls,
     /// Mail server: smtps://user:password@host:port, or
     /// smtp://user:password@host:port?tls=required; without it, no mail is sent
     #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
@@ -293,8 +284,7 @@ pub struct ProviderLinks {
     #[arg(
         long,
         env = "DISPATCH_RATES",
-        default_value = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
-            slack=3/3,teams=4/1,email=10/1,webhook=50/1",
+        default_value = default_rates(),
         value_name = "RATES"
     )]
     pub rates: String,

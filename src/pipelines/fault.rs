@@ -2,7 +2,7 @@
 
 use crate::fault::{Class, Fault, WaitOn};
 use crate::job::{JobId, WaitReason};
-use crate::providers::discord_interaction::{EXPIRED, EXPIRED_HINT};
+use crate::providers::discord::interaction::{EXPIRED, EXPIRED_HINT};
 use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
 /// A fault that stops a stage. `Display` describes the state, [`Fault::hint`] the action that

@@ -1,5 +1,5 @@
-//! Channels, which deliver messages. A new channel needs one file with an `impl Channel`, and one
-//! line in [`channels`].
+//! Channels, which deliver messages. A new channel needs one file with an `impl Channel` and its
+//! [`ChannelKind`], and one line in [`CHANNELS`].
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,34 +11,31 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::ProviderSettings;
-use super::discord::Discord;
-use super::discord_webhook::DiscordWebhook;
-use super::email::Email;
-use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
-use super::slack::Slack;
-use super::smtp::SmtpServer;
-use super::teams::Teams;
-use super::webhook::Webhook;
+use super::kind::{ChannelKind, ChannelParts};
+use super::{discord, email, google_chat, slack, teams, webhook};
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
 
-/// ★ The list of channels. Mail is sent through `smtp`.
+/// ★ The list of channels. Settings, rates, names, and the contracts and simulators of the tests
+/// derive from it.
+pub static CHANNELS: &[&ChannelKind] = &[
+    &discord::KIND,
+    &discord::webhook::KIND,
+    &email::KIND,
+    &google_chat::KIND,
+    &slack::KIND,
+    &teams::KIND,
+    &webhook::KIND,
+];
+
+/// Creates every channel.
 #[must_use]
-pub fn channels(
-    http: &HttpClient,
-    settings: &ProviderSettings,
-    smtp: Option<SmtpServer>,
-) -> Vec<Box<dyn Channel>> {
-    vec![
-        Box::new(Discord::new(http.clone(), &settings.discord_api)),
-        Box::new(DiscordWebhook::new(http.clone())),
-        Box::new(Email::new(smtp)),
-        Box::new(Slack::new(http.clone(), &settings.slack_api)),
-        Box::new(Teams::new(http.clone())),
-        Box::new(Webhook::new(http.clone())),
-    ]
+pub fn channels(mut parts: ChannelParts) -> Vec<Box<dyn Channel>> {
+    CHANNELS
+        .iter()
+        .map(|kind| (kind.make)(&mut parts))
+        .collect()
 }
 
 /// A channel, which delivers messages to people or programs.
@@ -300,14 +297,14 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::scripted::client;
+    use crate::providers::scripted::parts;
 
     #[test]
     fn no_two_channels_share_a_kind() {
-        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default(), None)
-            .iter()
-            .map(|c| c.kind())
-            .collect();
+        let made = channels(parts());
+        let mut kinds: Vec<_> = made.iter().map(|channel| channel.kind()).collect();
+        let listed: Vec<_> = CHANNELS.iter().map(|kind| kind.name()).collect();
+        assert_eq!(kinds, listed);
         let count = kinds.len();
         kinds.sort_unstable();
         kinds.dedup();

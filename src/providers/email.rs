@@ -21,6 +21,7 @@ use super::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
 };
 use super::email_recipients::{of_the_rest, outcome};
+use super::kind::ChannelKind;
 use super::smtp::{EMAIL, Mailing, SmtpServer};
 use super::text::{Capped, cut, one_line, unlinked};
 use crate::job::EffectClass;
@@ -30,6 +31,19 @@ const BODY_CHARACTERS: usize = 20_000;
 const RECIPIENTS: usize = 20;
 const ADDRESS_BYTES: usize = 320;
 const RIGHT: &str = r#"{"from": "Dispatch <dispatch@example.com>", "to": ["team@example.com"]}"#;
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &EMAIL,
+    api: None,
+    // The password goes to the server in the workers' settings, regardless of the recipients.
+    without_place: &["from", "to"],
+    make: |parts| Box::new(Email::new(parts.smtp.take())),
+    #[cfg(feature = "devkit")]
+    requests: &[],
+    #[cfg(feature = "devkit")]
+    simulated: None,
+};
 
 /// A channel that sends mails to a list of addresses.
 #[derive(Debug)]

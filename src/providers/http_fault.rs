@@ -7,14 +7,20 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::address::RefusedName;
+use super::governor::Rate;
 use super::said::Said;
 use crate::fault::{Certainty, Class, Fault};
 
 /// A provider, as errors name it, with its stable error codes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// The prefix of its error codes: `azure_devops`.
+    /// The prefix of its error codes: `azure_devops`. Stored, so never renamed.
     pub name: &'static str,
+    /// Its name in messages for people: `Azure DevOps`.
+    pub title: &'static str,
+    /// The rate limit of calls to one destination, unless the settings name another. A provider
+    /// without one gets [`Rate::OF_ANY_OTHER`].
+    pub rate: Option<Rate>,
     pub(super) codes: Codes,
 }
 
@@ -40,11 +46,24 @@ pub(super) struct Codes {
     pub(super) unrecognized: &'static str,
 }
 
-/// A [`Provider`] whose codes all begin with its name.
+/// A [`Provider`] whose codes all begin with its name, with its title and its rate limit:
+/// `provider!("slack", "Slack", 3 calls in 3 s)`.
 macro_rules! provider {
     ($name:literal) => {
+        provider!($name, $name, None)
+    };
+    ($name:literal, $title:literal, $calls:literal calls in $seconds:literal s) => {
+        provider!(
+            $name,
+            $title,
+            Some($crate::providers::governor::Rate::new($calls, $seconds))
+        )
+    };
+    ($name:literal, $title:literal, $rate:expr) => {
         $crate::providers::http_fault::Provider {
             name: $name,
+            title: $title,
+            rate: $rate,
             codes: $crate::providers::http_fault::Codes {
                 unsendable: concat!($name, ".unsendable"),
                 address_refused: concat!($name, ".address_refused"),

@@ -8,28 +8,30 @@
 pub mod address;
 pub mod azure_devops;
 pub mod channel;
+#[cfg(feature = "devkit")]
+pub mod contract;
 pub mod discord;
-pub mod discord_interaction;
-pub mod discord_webhook;
-mod discord_words;
 pub mod email;
 mod email_recipients;
 pub mod entra;
+pub mod google_chat;
 pub mod governor;
 pub mod http;
 pub mod http_fault;
+pub mod kind;
 pub mod said;
 pub mod scrub;
+#[cfg(feature = "devkit")]
+pub mod simulated;
 pub mod slack;
-mod slack_words;
 pub mod smtp;
 mod starttls;
 pub mod teams;
-mod teams_address;
-mod teams_answer;
 mod text;
 pub mod webhook;
 
+#[cfg(test)]
+mod address_tests;
 #[cfg(test)]
 mod http_tests;
 #[cfg(test)]
@@ -47,13 +49,24 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use self::azure_devops::{AzureDevOps, BadHost, Hosts};
-use self::channel::{Channel, channels};
-use self::discord_interaction::DiscordInteraction;
-use self::entra::{BadEntra, Entra, EntraSettings};
+use self::azure_devops::{AZURE_DEVOPS, AzureDevOps, BadHost, Hosts};
+use self::channel::{CHANNELS, Channel, channels};
+use self::discord::interaction::{DISCORD_INTERACTION, DiscordInteraction};
+use self::entra::{BadEntra, ENTRA, Entra, EntraSettings};
 use self::governor::Governor;
 use self::http::{ClientFault, HttpClient};
+use self::http_fault::Provider;
+use self::kind::{ApiUrls, ChannelParts};
 use self::smtp::{BadSmtp, SmtpServer};
+
+/// The providers that are not channels of destinations.
+static OTHERS: [&Provider; 3] = [&AZURE_DEVOPS, &ENTRA, &DISCORD_INTERACTION];
+
+/// Returns every provider.
+fn providers() -> impl Iterator<Item = &'static Provider> {
+    let channels = CHANNELS.iter().map(|kind| kind.provider);
+    OTHERS.into_iter().chain(channels)
+}
 
 /// The addresses of the providers, and how they are called.
 #[derive(Debug, Clone)]
@@ -62,10 +75,8 @@ pub struct ProviderSettings {
     pub hosts: Hosts,
     /// The settings of Microsoft Entra, which refreshes tokens.
     pub entra: EntraSettings,
-    /// The URL of Discord's API, with its version.
-    pub discord_api: String,
-    /// The URL of Slack's Web API.
-    pub slack_api: String,
+    /// The addresses of the channels' APIs.
+    pub urls: ApiUrls,
     /// The mail server as a URL, see [`SmtpServer::parse`]. Without one, no mail is sent.
     pub smtp_server: Option<SecretString>,
     /// Permits plain `http:` to this machine (development).
@@ -80,8 +91,7 @@ impl Default for ProviderSettings {
         Self {
             hosts: Hosts::default(),
             entra: EntraSettings::default(),
-            discord_api: "https://discord.com/api/v10".to_owned(),
-            slack_api: "https://slack.com/api".to_owned(),
+            urls: ApiUrls::default(),
             smtp_server: None,
             allow_http_loopback: false,
             call_timeout: Duration::from_secs(10),
@@ -101,12 +111,9 @@ pub enum SetupFault {
     /// A setting of Microsoft Entra is invalid.
     #[error(transparent)]
     Entra(#[from] BadEntra),
-    /// The address of Discord's API is invalid.
-    #[error("the setting for Discord's API is invalid: {0}")]
-    Discord(&'static str),
-    /// The address of Slack's API is invalid.
-    #[error("the setting for Slack's API is invalid: {0}")]
-    Slack(&'static str),
+    /// The address of a channel's API is invalid: the channel's title, and what is expected.
+    #[error("the setting for {0}'s API is invalid: {1}")]
+    Api(&'static str, &'static str),
     /// The address of the mail server is invalid.
     #[error("the setting for the mail server is invalid")]
     Smtp(#[from] BadSmtp),
@@ -138,17 +145,21 @@ impl Providers {
     /// [`SetupFault`] states which setting is invalid and what is expected.
     pub fn new(settings: &ProviderSettings, governor: Arc<Governor>) -> Result<Self, SetupFault> {
         let http = HttpClient::new(settings.allow_http_loopback)?;
-        http.parse_url(&settings.discord_api)
-            .map_err(SetupFault::Discord)?;
-        http.parse_url(&settings.slack_api)
-            .map_err(SetupFault::Slack)?;
+        for kind in CHANNELS.iter().filter(|kind| kind.api.is_some()) {
+            http.parse_url(settings.urls.of(kind))
+                .map_err(|why| SetupFault::Api(kind.provider.title, why))?;
+        }
         let smtp = settings
             .smtp_server
             .as_ref()
             .map(|url| SmtpServer::parse(url, settings.allow_http_loopback))
             .transpose()?;
-        let channels = channels(&http, settings, smtp);
-        let interaction = DiscordInteraction::new(http.clone(), &settings.discord_api);
+        let channels = channels(ChannelParts {
+            http: http.clone(),
+            urls: settings.urls.clone(),
+            smtp,
+        });
+        let interaction = DiscordInteraction::new(http.clone(), settings.urls.of(&discord::KIND));
         let call_timeout = settings.call_timeout;
         let entra = Entra::new(http.clone(), &settings.entra)?;
         let azure_devops =
@@ -214,7 +225,7 @@ mod tests {
         );
         let error = Providers::new(
             &ProviderSettings {
-                discord_api: "discord.com".to_owned(),
+                urls: ApiUrls::default().with(&discord::KIND, "discord.com"),
                 ..good
             },
             governor(),

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::http::HttpClient;
+use super::kind::{ApiUrls, ChannelParts};
 
 /// A received request.
 #[derive(Debug, Clone, Default)]
@@ -132,6 +133,15 @@ pub(super) fn client() -> HttpClient {
     // Another test of this process may have installed it already.
     drop(rustls::crypto::ring::default_provider().install_default());
     HttpClient::new(true).unwrap()
+}
+
+/// Returns the parts of channels with that client, the vendors' addresses, and no mail server.
+pub(super) fn parts() -> ChannelParts {
+    ChannelParts {
+        http: client(),
+        urls: ApiUrls::default(),
+        smtp: None,
+    }
 }
 
 /// Returns a deadline that no working test reaches.

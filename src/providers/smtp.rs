@@ -30,7 +30,7 @@ use super::starttls::{self, Unasked};
 use super::text::cut;
 use crate::fault::{Certainty, Class};
 
-pub(super) static EMAIL: Provider = provider!("email");
+pub(super) static EMAIL: Provider = provider!("email", "e-mail server", 10 calls in 1 s);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The server has accepted the mail already, so a missing reply to QUIT does not matter.
 const GOODBYE: Duration = Duration::from_secs(1);

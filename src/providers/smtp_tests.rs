@@ -66,135 +66,48 @@ async fn a_mail_is_sent_to_each_recipient_after_authentication() {
 
 #[tokio::test]
 async fn a_reply_decides_the_certainty_and_a_missing_reply_after_the_content_is_unknown() {
+    use Act::{Close, Say};
+    use Certainty::{NotDone, Unknown};
+
     let slow = || Class::Transient { retry_after: None };
-    for (verb, act, code, class, certainty) in [
-        (
-            "",
-            Act::Close,
-            "email.unreachable",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "",
-            Act::Say("554 no service"),
-            "email.refused",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "AUTH",
-            Act::Say("535 no"),
-            "email.unauthorized",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "AUTH",
-            Act::Say("454 later"),
-            "email.try_later",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "MAIL",
-            Act::Say("451 later"),
-            "email.try_later",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "MAIL",
-            Act::Close,
-            "email.connection_lost",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "MAIL",
-            Act::Say("354 go on"),
-            "email.unrecognized",
-            Class::Unrecognized,
-            Certainty::NotDone,
-        ),
-        (
-            "RCPT",
-            Act::Say("421 closing"),
-            "email.try_later",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "RCPT",
-            Act::Say("354 go on"),
-            "email.unrecognized",
-            Class::Unrecognized,
-            Certainty::NotDone,
-        ),
-        (
-            "RCPT",
-            Act::Close,
-            "email.connection_lost",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            "DATA",
-            Act::Say("554 no valid recipients"),
-            "email.refused",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            "DATA",
-            Act::Say("250 fine"),
-            "email.unrecognized",
-            Class::Unrecognized,
-            Certainty::NotDone,
-        ),
-        (
-            "DATA",
-            Act::Close,
-            "email.connection_lost",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            ".",
-            Act::Say("452 full"),
-            "email.try_later",
-            slow(),
-            Certainty::NotDone,
-        ),
-        (
-            ".",
-            Act::Say("554 spam"),
-            "email.refused",
-            Class::Permanent,
-            Certainty::NotDone,
-        ),
-        (
-            ".",
-            Act::Say("354 go on"),
-            "email.unrecognized",
-            Class::Unrecognized,
-            Certainty::Unknown,
-        ),
-        (
-            ".",
-            Act::Close,
-            "email.connection_lost",
-            slow(),
-            Certainty::Unknown,
-        ),
-        (
-            ".",
-            Act::Say("what"),
-            "email.connection_lost",
-            slow(),
-            Certainty::Unknown,
-        ),
-    ] {
+    let permanent = vec![
+        ("", Say("554 no service"), "email.refused"),
+        ("AUTH", Say("535 no"), "email.unauthorized"),
+        ("DATA", Say("554 no valid recipients"), "email.refused"),
+        (".", Say("554 spam"), "email.refused"),
+    ];
+    let transient = vec![
+        ("", Close, "email.unreachable"),
+        ("AUTH", Say("454 later"), "email.try_later"),
+        ("MAIL", Say("451 later"), "email.try_later"),
+        ("MAIL", Close, "email.connection_lost"),
+        ("RCPT", Say("421 closing"), "email.try_later"),
+        ("RCPT", Close, "email.connection_lost"),
+        ("DATA", Close, "email.connection_lost"),
+        (".", Say("452 full"), "email.try_later"),
+    ];
+    let unrecognized = vec![
+        ("MAIL", Say("354 go on"), "email.unrecognized"),
+        ("RCPT", Say("354 go on"), "email.unrecognized"),
+        ("DATA", Say("250 fine"), "email.unrecognized"),
+    ];
+    let unknown = vec![
+        (".", Close, "email.connection_lost"),
+        (".", Say("what"), "email.connection_lost"),
+    ];
+    let unknown_and_unrecognized = vec![(".", Say("354 go on"), "email.unrecognized")];
+    let groups = [
+        (permanent, Class::Permanent, NotDone),
+        (transient, slow(), NotDone),
+        (unrecognized, Class::Unrecognized, NotDone),
+        (unknown, slow(), Unknown),
+        (unknown_and_unrecognized, Class::Unrecognized, Unknown),
+    ];
+    let rows = groups.into_iter().flat_map(|(rows, class, certainty)| {
+        let expected = move |row| (row, class.clone(), certainty);
+        rows.into_iter().map(expected)
+    });
+    for ((verb, act, code), class, certainty) in rows {
         let (sent, script) = send(&[(verb, act)], PLENTY).await;
         let refusal = sent.unwrap_err();
         assert_eq!(

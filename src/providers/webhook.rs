@@ -23,12 +23,28 @@ use time::OffsetDateTime;
 use super::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
 };
+#[cfg(feature = "devkit")]
+use super::contract::{self, Fact, Field, Shape, Vendor};
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::kind::ChannelKind;
 use super::text::cut;
 use crate::job::EffectClass;
 
-static WEBHOOK: Provider = provider!("webhook");
+static WEBHOOK: Provider = provider!("webhook", "webhook", 50 calls in 1 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &WEBHOOK,
+    api: None,
+    without_place: &["honours_webhook_id"],
+    make: |parts| Box::new(Webhook::new(parts.http.clone())),
+    #[cfg(feature = "devkit")]
+    requests: REQUESTS,
+    #[cfg(feature = "devkit")]
+    simulated: None,
+};
+
 /// The range of the specification for a secret, in bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const TITLE_CHARACTERS: usize = 256;
@@ -38,6 +54,29 @@ const LINE_CHARACTERS: usize = 500;
 const DETAILS_BYTES: usize = 16 << 10;
 const RIGHT: &str = r#"{"url": "https://example.com/hook", "honours_webhook_id": false}"#;
 const RIGHT_SECRET: &str = "the signing secret must be `whsec_` and 24 to 64 bytes in base64";
+
+/// The address is its owner's.
+#[cfg(feature = "devkit")]
+const REQUESTS: &[Fact] = &[Fact {
+    name: "webhook",
+    method: "POST",
+    path: "/webhook/{receiver}",
+    optional: "",
+    query: &[],
+    body: Some(contract::Body::json(&[
+        Field::must("type", Shape::STRING),
+        Field::may("timestamp", Shape::STRING),
+        Field::must("data", EVENT),
+    ])),
+    vendor: Vendor::ANYWHERE,
+}];
+/// The data of a message.
+#[cfg(feature = "devkit")]
+const EVENT: Shape = Shape::Object(&[
+    Field::must("title", Shape::STRING),
+    Field::must("lines", Shape::List(&Shape::STRING)),
+    Field::must("details", Shape::ANYTHING),
+]);
 
 /// A channel that sends signed POST requests to the destination's address.
 #[derive(Debug)]

@@ -8,15 +8,7 @@
 use serde_json::Value;
 
 use super::TrackerFault;
-
-/// Public settings that do not affect where a secret is sent, by kind. All others do, including
-/// those of new kinds. The password of a mail server goes to the server in the workers' settings,
-/// regardless of the recipients.
-const NO_PLACE: &[(&str, &str)] = &[
-    ("email", "from"),
-    ("email", "to"),
-    ("webhook", "honours_webhook_id"),
-];
+use crate::providers::channel::CHANNELS;
 
 /// The limit of a value that an error shows.
 const SHOWN_CHARACTERS: usize = 200;
@@ -69,7 +61,9 @@ fn change(from: Target<'_>, to: Target<'_>) -> Option<String> {
             )
         });
     };
-    let counts = |name: &&String| !NO_PLACE.contains(&(from.kind, name.as_str()));
+    let known = CHANNELS.iter().find(|kind| kind.name() == from.kind);
+    let without_place = known.map_or(&[][..], |kind| kind.without_place);
+    let counts = |name: &&String| !without_place.contains(&name.as_str());
     let differs = |name: &&String| before.get(*name) != after.get(*name);
     let name = before
         .keys()

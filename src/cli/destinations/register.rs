@@ -11,7 +11,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
-use crate::config::{Links, ProviderLinks};
+use crate::config::{Links, ProviderLinks, channel_kinds_help};
 use crate::operations::{self, CheckedDestination, DestinationSettings};
 
 /// Register a destination, or change the one with this name; --default and --unknown-policy keep
@@ -28,8 +28,7 @@ pub(in crate::cli) struct Register {
     /// Name of the destination, unique in the organization
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
-    /// Kind of channel: discord, discord_webhook, email, slack, teams or webhook
-    #[arg(long)]
+    #[arg(long, help = channel_kinds_help())]
     kind: String,
     /// Public settings of the channel, a JSON object
     #[arg(long, value_name = "JSON", value_parser = settings)]

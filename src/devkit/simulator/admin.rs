@@ -26,10 +26,10 @@ use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::call::{ReceivedCall, SimulatedAnswer};
 use super::faults::FaultRule;
 use super::state::{AssigneeFormat, Options, State, Token};
 use super::world::{Edit, World};
+use crate::providers::simulated::{ReceivedCall, SimulatedAnswer};
 
 /// A person's change of a work item. Without `assigned_to` and `state`, the revision changes
 /// neither.

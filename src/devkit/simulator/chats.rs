@@ -1,33 +1,13 @@
-//! The parts of the [`State`] document for Slack, Teams, Discord's webhooks and the mail server.
+//! The parts of the [`State`] document for chats and the mail server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::state::State;
-
-/// The simulated Slack.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Slack {
-    /// Accepted bot tokens.
-    pub tokens: BTreeSet<String>,
-    /// Bodies of received messages, oldest first, by channel id. A channel that is not here does
-    /// not exist.
-    pub channels: BTreeMap<String, Vec<Value>>,
-}
-
-/// A Teams workflow with a webhook.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TeamsHook {
-    /// The value of `sig` in the query.
-    pub signature: String,
-    /// Received bodies, oldest first.
-    #[serde(default)]
-    pub received: Vec<Value>,
-}
+use crate::providers::kind::ChannelKind;
+use crate::providers::simulated::Room;
 
 /// The webhook of a Discord channel.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -97,25 +77,26 @@ pub struct Mail {
 }
 
 impl State {
-    /// Adds an empty Slack channel and a bot token that may write to it.
+    /// Adds an empty room of a channel, and the token or signature that may write to it.
     #[must_use]
-    pub fn slack(mut self, token: &str, channel: &str) -> Self {
-        self.slack.tokens.insert(token.to_owned());
-        self.slack.channels.entry(channel.to_owned()).or_default();
+    pub fn room(mut self, kind: &ChannelKind, name: &str, secret: &str) -> Self {
+        let room = Room {
+            secret: secret.to_owned(),
+            ..Room::default()
+        };
+        let rooms = self.rooms.entry(kind.name().to_owned()).or_default();
+        rooms.insert(name.to_owned(), room);
         self
     }
 
-    /// Adds a Teams workflow at `/teams/NAME?sig=SIGNATURE`.
+    /// Returns the bodies of the messages in a room, oldest first. None, if there is no such room.
     #[must_use]
-    pub fn teams(mut self, name: &str, signature: &str) -> Self {
-        self.teams.insert(
-            name.to_owned(),
-            TeamsHook {
-                signature: signature.to_owned(),
-                received: Vec::new(),
-            },
-        );
-        self
+    pub fn received(&self, kind: &ChannelKind, name: &str) -> &[Value] {
+        let room = self
+            .rooms
+            .get(kind.name())
+            .and_then(|rooms| rooms.get(name));
+        room.map_or(&[], |room| &room.received)
     }
 
     /// Adds a Discord channel's webhook at `/api/webhooks/ID/TOKEN`.
@@ -159,9 +140,9 @@ impl State {
     }
 
     pub(super) fn merge_chats(&mut self, other: &mut Self) {
-        self.slack.tokens.append(&mut other.slack.tokens);
-        self.slack.channels.append(&mut other.slack.channels);
-        self.teams.append(&mut other.teams);
+        for (kind, mut rooms) in std::mem::take(&mut other.rooms) {
+            self.rooms.entry(kind).or_default().append(&mut rooms);
+        }
         self.discord.webhooks.append(&mut other.discord.webhooks);
         self.discord.clicks.append(&mut other.discord.clicks);
         self.mail.users.append(&mut other.mail.users);

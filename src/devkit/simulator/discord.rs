@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::discord_webhooks;
 use super::hooks::timestamp;
 use super::state::Message;
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The longest text, in characters.
 pub(super) const CONTENT_CHARS: usize = 2000;
@@ -98,24 +98,10 @@ fn create(world: &mut World, call: &ReceivedCall, channel: &str) -> SimulatedAns
             &format!("Must be {CONTENT_CHARS} or fewer in length."),
         );
     }
-    let nonce = nonce_text(&new.nonce);
-    if nonce.is_none() && !new.nonce.is_null() {
-        return invalid(
-            "nonce",
-            "NONCE_TYPE_NONCE",
-            "Must be a string or an integer.",
-        );
-    }
-    if nonce
-        .as_ref()
-        .is_some_and(|nonce| nonce.chars().count() > NONCE_CHARS)
-    {
-        return invalid(
-            "nonce",
-            "NONCE_TYPE_TOO_LONG",
-            &format!("Must be {NONCE_CHARS} or fewer in length."),
-        );
-    }
+    let nonce = match checked_nonce(&new.nonce) {
+        Ok(nonce) => nonce,
+        Err(answer) => return answer,
+    };
     let now = world.tick();
     let remembered_since = now - Duration::seconds(world.state.options.nonce_seconds);
     let messages = world
@@ -148,6 +134,29 @@ fn create(world: &mut World, call: &ReceivedCall, channel: &str) -> SimulatedAns
         .map(|made| shown(channel, made))
         .unwrap_or_default();
     SimulatedAnswer::ok(&made).effect().detail(detail)
+}
+
+/// Returns the nonce as text, or the refusal of an invalid one.
+fn checked_nonce(value: &Value) -> Result<Option<String>, SimulatedAnswer> {
+    let nonce = nonce_text(value);
+    if nonce.is_none() && !value.is_null() {
+        return Err(invalid(
+            "nonce",
+            "NONCE_TYPE_NONCE",
+            "Must be a string or an integer.",
+        ));
+    }
+    if nonce
+        .as_ref()
+        .is_some_and(|nonce| nonce.chars().count() > NONCE_CHARS)
+    {
+        return Err(invalid(
+            "nonce",
+            "NONCE_TYPE_TOO_LONG",
+            &format!("Must be {NONCE_CHARS} or fewer in length."),
+        ));
+    }
+    Ok(nonce)
 }
 
 /// Lists messages, newest first.

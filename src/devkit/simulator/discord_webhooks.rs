@@ -5,10 +5,10 @@ use axum::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::chats::Posted;
 use super::discord::{CONTENT_CHARS, invalid, refusal, snowflake};
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The fields of a new or edited message that are read.
 #[derive(Deserialize)]

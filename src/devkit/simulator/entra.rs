@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::hooks::timestamp;
 use super::state::{State, Token};
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The simulated Microsoft Entra. Access tokens that it issues go to [`State::tokens`].
 #[derive(Clone, Default, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::call::SimulatedAnswer;
 use super::faults::{FaultKind, FaultRule, ScriptedAnswer};
+use crate::providers::simulated::SimulatedAnswer;
 
 impl FaultRule {
     /// Returns the delay before the request is carried out.

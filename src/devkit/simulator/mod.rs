@@ -1,6 +1,6 @@
-//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack,
-//! Microsoft Teams workflows and signed webhook receivers on one loopback port, distinguished by
-//! path, and a mail server on another. It has a [`witness`] log of every received request, and
+//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, signed
+//! webhook receivers and the channels that simulate themselves on one loopback port, distinguished
+//! by path, and a mail server on another. It has a [`witness`] log of every received request, and
 //! [`faults`] on demand.
 //!
 //! A request is read completely, may be affected by a fault, is carried out under one lock, is
@@ -13,7 +13,6 @@
 
 pub mod admin;
 mod azure_devops;
-mod call;
 pub mod chats;
 pub mod client;
 mod discord;
@@ -23,10 +22,8 @@ mod fault_answers;
 pub mod faults;
 mod hooks;
 pub mod process;
-mod slack;
 mod smtp;
 pub mod state;
-mod teams;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -40,6 +37,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -51,11 +49,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use call::{Description, ReceivedCall, SimulatedAnswer};
 use faults::{FaultKind, FaultRule};
 use state::State;
 use witness::{Entry, Provider, Witness};
 use world::World;
+
+use crate::providers::simulated::{
+    Description, ReceivedCall, SimulatedAnswer, SimulatedChannel, simulated,
+};
 
 /// The largest accepted body, in bytes.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -195,16 +196,21 @@ async fn handle(
 ) -> Result<Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(Body::new(body), BODY_BYTES).await else {
-        return Ok(SimulatedAnswer::text(
+        return Ok(response(SimulatedAnswer::text(
             StatusCode::PAYLOAD_TOO_LARGE,
             "text/plain",
             "the body is too large",
-        )
-        .into_response());
+        )));
     };
-    let call = ReceivedCall::new(parts, body.to_vec());
+    let Parts {
+        method,
+        uri,
+        headers,
+        ..
+    } = parts;
+    let call = ReceivedCall::new(method, uri.path(), uri.query(), headers, body.to_vec());
     if admin::is_admin(&call.path) {
-        return Ok(admin::answer(&mut simulator.world(), &call).into_response());
+        return Ok(response(admin::answer(&mut simulator.world(), &call)));
     }
     let provider = provider_of(&call);
     let (fault, caller, latency) = {
@@ -212,7 +218,7 @@ async fn handle(
         let caller = world.caller(provider, &call);
         let fault = world
             .faults
-            .strike(&call.request(provider, caller.as_deref()));
+            .strike(&matched(&call, provider, caller.as_deref()));
         (
             fault,
             caller,
@@ -243,7 +249,7 @@ async fn handle(
             Err(Dropped)
         }
         Some(kind) if !kind.is_answered() => Err(Dropped),
-        Some(_) | None => Ok(answer.into_response()),
+        Some(_) | None => Ok(response(answer)),
     }
 }
 
@@ -251,10 +257,11 @@ fn provider_of(call: &ReceivedCall) -> Provider {
     match call.parts()[..] {
         ["api", ..] => Provider::Discord,
         ["webhook", ..] => Provider::Webhook,
-        ["slack", ..] => Provider::Slack,
-        ["teams", ..] => Provider::Teams,
         [_, "oauth2", "v2.0", "token"] => Provider::Entra,
-        _ => Provider::AzureDevops,
+        [name, ..] => {
+            simulated(name).map_or(Provider::AzureDevops, |(kind, _)| Provider::chat(kind))
+        }
+        [] => Provider::AzureDevops,
     }
 }
 
@@ -281,8 +288,7 @@ impl Simulator {
             Provider::Entra => entra::describe(call),
             Provider::Discord => discord::describe(call),
             Provider::Webhook => webhook::describe(call),
-            Provider::Slack => slack::describe(call),
-            Provider::Teams => teams::describe(call),
+            Provider::Chat(kind) => (of_chat(kind).describe)(call),
         };
         let (answer, stored) = {
             let mut world = self.world();
@@ -315,9 +321,45 @@ fn real_answer(world: &mut World, provider: Provider, call: &ReceivedCall) -> Si
         Provider::Entra => entra::answer(world, call),
         Provider::Discord => discord::answer(world, call),
         Provider::Webhook => webhook::answer(world, call),
-        Provider::Slack => slack::answer(world, call),
-        Provider::Teams => teams::answer(world, call),
+        Provider::Chat(kind) => {
+            let now = world.tick();
+            let rooms = world.state.rooms.entry(kind.to_owned()).or_default();
+            (of_chat(kind).answer)(rooms, call, now)
+        }
     }
+}
+
+fn of_chat(kind: &str) -> &'static SimulatedChannel {
+    let (_, channel) = simulated(kind).expect("only a channel that simulates itself is a chat");
+    channel
+}
+
+/// Returns the properties by which faults are matched.
+fn matched<'a>(
+    call: &'a ReceivedCall,
+    provider: Provider,
+    caller: Option<&'a str>,
+) -> faults::Request<'a> {
+    faults::Request {
+        provider,
+        method: call.method.as_str(),
+        path: &call.path,
+        caller,
+        query: call.raw_query.as_deref().unwrap_or_default(),
+        body: &call.body,
+    }
+}
+
+fn response(answer: SimulatedAnswer) -> Response<Body> {
+    let mut response = Response::builder()
+        .status(answer.status)
+        .header("content-type", answer.content_type.as_ref());
+    for (name, value) in answer.headers {
+        response = response.header(name, value);
+    }
+    response
+        .body(Body::from(answer.body))
+        .expect("headers made here are visible ASCII, and a rule's are checked")
 }
 
 fn entry(

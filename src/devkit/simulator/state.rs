@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::chats::{Click, DiscordHook, MailServer, Slack, TeamsHook};
+use super::chats::{Click, DiscordHook, MailServer};
 pub use super::entra::{Entra, RefreshToken};
+use crate::providers::simulated::Rooms;
 
 /// All data. There is no `Debug`, because it contains tokens and signing secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -32,10 +33,8 @@ pub struct State {
     pub discord: Discord,
     /// Webhook receivers, by name.
     pub webhooks: BTreeMap<String, Webhook>,
-    /// The simulated Slack.
-    pub slack: Slack,
-    /// Workflows of Microsoft Teams, by name.
-    pub teams: BTreeMap<String, TeamsHook>,
+    /// The rooms of the channels that simulate themselves, by kind.
+    pub rooms: BTreeMap<String, Rooms>,
     /// The simulated mail server.
     pub mail: MailServer,
     /// Options of the simulator.

@@ -8,9 +8,9 @@ use serde_json::json;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Delivered, WebhookMode};
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The largest difference of `webhook-timestamp` from now, in seconds.
 const TOLERANCE_SECONDS: i64 = 300;

@@ -6,16 +6,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use super::faults::FaultKind;
+use crate::providers::kind::ChannelKind;
+use crate::providers::simulated::simulated;
 
 /// A simulated provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "&'static str")]
 pub enum Provider {
     /// Azure DevOps; also requests that match no provider.
     AzureDevops,
@@ -25,12 +28,50 @@ pub enum Provider {
     Discord,
     /// A webhook receiver.
     Webhook,
-    /// Slack.
-    Slack,
-    /// A workflow of Microsoft Teams.
-    Teams,
     /// The mail server. Its entries have an SMTP command as method and a reply code as status.
     Email,
+    /// A channel that simulates itself, by its kind; see [`Provider::chat`].
+    Chat(&'static str),
+}
+
+impl Provider {
+    /// Returns a channel that simulates itself.
+    #[must_use]
+    pub const fn chat(kind: &ChannelKind) -> Self {
+        Self::Chat(kind.name())
+    }
+}
+
+impl From<Provider> for &'static str {
+    fn from(provider: Provider) -> Self {
+        match provider {
+            Provider::AzureDevops => "azure_devops",
+            Provider::Entra => "entra",
+            Provider::Discord => "discord",
+            Provider::Webhook => "webhook",
+            Provider::Email => "email",
+            Provider::Chat(kind) => kind,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Provider {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = [
+            Self::AzureDevops,
+            Self::Entra,
+            Self::Discord,
+            Self::Webhook,
+            Self::Email,
+        ];
+        let chat = || simulated(&name).map(|(kind, _)| Self::chat(kind));
+        known
+            .into_iter()
+            .find(|provider| <&str>::from(*provider) == name)
+            .or_else(chat)
+            .ok_or_else(|| D::Error::custom(format!("expected a provider, got {name:?}")))
+    }
 }
 
 /// A received request.

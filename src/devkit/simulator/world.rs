@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::call::ReceivedCall;
 use super::faults::Faults;
 use super::hooks;
 use super::state::{AssigneeFormat, Revision, State, User, WorkItem, work_item_key};
 use super::witness::Provider;
+use crate::providers::simulated::ReceivedCall;
 
 /// A service-hook event caused by a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,11 +76,7 @@ impl World {
                     .user
                     .clone(),
             ),
-            Provider::Discord
-            | Provider::Webhook
-            | Provider::Slack
-            | Provider::Teams
-            | Provider::Email => None,
+            Provider::Discord | Provider::Webhook | Provider::Email | Provider::Chat(_) => None,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::pipelines::{Dispatch, ProductFault};
 use crate::providers::channel::{
     Channel, ChannelConfig, ChannelFault, Delivered, Delivery, RefusedRecipient, Rest,
 };
-use crate::providers::discord_interaction::TOKEN_LIFE;
+use crate::providers::discord::interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
 use crate::tracker::Destination;
 

@@ -43,7 +43,9 @@ use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::message::is_segment;
 
-static AZURE_DEVOPS: Provider = provider!("azure_devops");
+/// The vendor limits work, not calls, and answers with `Retry-After` when the limit is exceeded.
+pub(super) static AZURE_DEVOPS: Provider =
+    provider!("azure_devops", "Azure DevOps", 200 calls in 1 s);
 const API_VERSION: &str = "7.1";
 
 /// The absolute addresses of the vendor's areas.

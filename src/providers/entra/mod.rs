@@ -22,7 +22,7 @@ use super::scrub::scrub;
 use super::text::cut;
 use crate::fault::{Certainty, Class, Fault};
 
-static ENTRA: Provider = provider!("entra");
+pub(super) static ENTRA: Provider = provider!("entra", "Microsoft Entra", None);
 /// The scope: Azure DevOps, and a new refresh token.
 const SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default offline_access";
 /// The limit for the body of an answer, in bytes: two tokens of some kilobytes each.

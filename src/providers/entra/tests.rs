@@ -73,11 +73,13 @@ async fn a_lifetime_may_be_text_and_a_refresh_token_may_be_missing() {
     assert!(tokens.refresh_token.is_none() && tokens.expires_in == Duration::from_secs(60));
 }
 
+/// Returns the body of a refusal with this error code.
+fn told(error: &str) -> String {
+    json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string()
+}
+
 #[tokio::test]
-async fn each_error_is_classified_and_its_hint_names_the_setting() {
-    let told = |error: &str| {
-        json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string()
-    };
+async fn each_error_is_classified() {
     let patient = Class::Transient { retry_after: None };
     let limited = Class::RateLimited {
         retry_after: Some(Duration::from_secs(7)),
@@ -138,6 +140,10 @@ async fn each_error_is_classified_and_its_hint_names_the_setting() {
             "{status} {body}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_hint_of_an_error_names_the_setting() {
     let hint = |error: &str| {
         EntraFault::Client {
             error: error.to_owned(),

@@ -42,7 +42,7 @@ pub(crate) use tests::alone;
 pub use destination::CallResult;
 pub use fault::GovernorFault;
 pub use lanes::{CallLane, Lanes};
-pub use rates::{BadRate, DEFAULT_RATES, Rates};
+pub use rates::{BadRate, Rate, Rates, default_rates};
 pub use scope::Scope;
 
 use self::destination::{Asking, HoldRequest, NotNow};

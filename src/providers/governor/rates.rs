@@ -2,31 +2,27 @@
 //! argument.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The rate limits of each provider, unless the setting names another.
-///
-/// - Discord: five messages in five seconds per channel, according to the headers of its answers
-///   (<https://discord.com/developers/docs/topics/rate-limits>). Through a webhook, five in two
-///   seconds, and thirty a minute in total, which its headers do not state
-///   (<https://github.com/discord/discord-api-docs/issues/367>). Each click has its own limit and
-///   gets one answer, so all clicks of an organization share the limit of an application.
-/// - Slack: one message a second per channel, bursts tolerated
-///   (<https://docs.slack.dev/apis/web-api/rate-limits>).
-/// - Teams: four requests a second
-///   (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>).
-/// - Azure DevOps limits work, not calls, and answers with `Retry-After` when the limit is
-///   exceeded.
-pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
-    slack=3/3,teams=4/1,email=10/1,webhook=50/1";
+use crate::providers::http_fault::Provider;
+use crate::providers::providers;
 
-/// The rate limit of a provider that neither the setting nor the defaults name.
-const ANY_OTHER: Rate = Rate {
-    calls: 50,
-    per: Duration::from_secs(1),
-};
+/// The default rate limits, in the form of the setting.
+static DEFAULT_RATES: LazyLock<String> = LazyLock::new(|| {
+    let one = |provider: &Provider| Some(format!("{}={}", provider.name, provider.rate?));
+    providers().filter_map(one).collect::<Vec<_>>().join(",")
+});
+
+/// Returns the default rate limits of all providers, in the form of the setting.
+#[must_use]
+pub fn default_rates() -> &'static str {
+    &DEFAULT_RATES
+}
+
 /// The longest period of a rate limit, in seconds.
 const LONGEST_PERIOD: u64 = 3600;
 /// The largest number of calls of a rate limit.
@@ -34,7 +30,7 @@ const MOST_CALLS: u32 = 1_000_000;
 
 /// The number of calls to one destination in a period. All of them may come in one burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rate {
+pub struct Rate {
     calls: u32,
     per: Duration,
 }
@@ -50,12 +46,12 @@ pub struct Rates(BTreeMap<String, Rate>);
 
 impl Rates {
     /// Parses `provider=calls/seconds`, separated by commas. A provider that is not named has its
-    /// rate of [`DEFAULT_RATES`].
+    /// rate of [`default_rates`].
     ///
     /// # Errors
     /// [`BadRate`] with the part that cannot be parsed.
     pub fn parse(setting: &str) -> Result<Self, BadRate> {
-        let parts = DEFAULT_RATES
+        let parts = default_rates()
             .split(',')
             .chain(setting.split(','))
             .map(str::trim)
@@ -65,7 +61,7 @@ impl Rates {
     }
 
     pub(super) fn of(&self, provider: &str) -> Rate {
-        self.0.get(provider).copied().unwrap_or(ANY_OTHER)
+        self.0.get(provider).copied().unwrap_or(Rate::OF_ANY_OTHER)
     }
 }
 
@@ -76,18 +72,22 @@ fn parse_one(part: &str) -> Option<(String, Rate)> {
     let is_right = (1..=MOST_CALLS).contains(&calls)
         && (1..=LONGEST_PERIOD).contains(&seconds)
         && !provider.trim().is_empty();
-    is_right.then(|| {
-        (
-            provider.trim().to_owned(),
-            Rate {
-                calls,
-                per: Duration::from_secs(seconds),
-            },
-        )
-    })
+    is_right.then(|| (provider.trim().to_owned(), Rate::new(calls, seconds)))
 }
 
 impl Rate {
+    /// The rate limit of a provider that neither the setting nor the defaults name.
+    pub const OF_ANY_OTHER: Self = Self::new(50, 1);
+
+    /// Returns the rate limit of `calls` in `seconds`.
+    #[must_use]
+    pub const fn new(calls: u32, seconds: u64) -> Self {
+        Self {
+            calls,
+            per: Duration::from_secs(seconds),
+        }
+    }
+
     fn per_second(self) -> f64 {
         f64::from(self.calls) / self.per.as_secs_f64()
     }
@@ -95,6 +95,13 @@ impl Rate {
     /// Returns how long a bucket takes to gain this many tokens.
     pub(super) fn time_for(self, tokens: u32) -> Duration {
         Duration::from_secs_f64(f64::from(tokens.min(self.calls)) / self.per_second())
+    }
+}
+
+impl fmt::Display for Rate {
+    /// Writes the form of the setting: `calls/seconds`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.calls, self.per.as_secs())
     }
 }
 
@@ -137,14 +144,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::providers::ProviderSettings;
-    use crate::providers::channel::channels;
-    use crate::providers::scripted::client;
+    use crate::providers::channel::CHANNELS;
 
     #[test]
     fn every_channel_and_every_other_provider_has_a_rate_of_its_own() {
-        let channels = channels(&client(), &ProviderSettings::default(), None);
-        let mut kinds: Vec<_> = channels.iter().map(|channel| channel.kind()).collect();
+        let mut kinds: Vec<_> = CHANNELS.iter().map(|kind| kind.name()).collect();
         kinds.extend(["azure_devops", "discord_interaction"]);
         kinds.sort_unstable();
         let rates = Rates::parse("").unwrap();
@@ -172,7 +176,7 @@ mod tests {
             }
         );
         assert_eq!(rates.of("slack"), Rates::parse("").unwrap().of("slack"));
-        assert_eq!(rates.of("drum"), ANY_OTHER);
+        assert_eq!(rates.of("drum"), Rate::OF_ANY_OTHER);
         for wrong in [
             "discord",
             "discord=5",

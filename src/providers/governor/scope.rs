@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::lanes::CallLane;
+use crate::providers::providers;
 
 /// Replaces the organization in the scope of a shared limit.
 const EVERYBODY: &str = "*";
@@ -157,17 +158,9 @@ impl fmt::Display for Scope {
 }
 
 fn name_of(provider: &'static str) -> &'static str {
-    match provider {
-        "azure_devops" => "Azure DevOps",
-        "entra" => "Microsoft Entra",
-        "discord" => "Discord",
-        "discord_webhook" => "Discord webhook",
-        "discord_interaction" => "answers in Discord",
-        "slack" => "Slack",
-        "teams" => "Microsoft Teams",
-        "email" => "e-mail server",
-        other => other,
-    }
+    providers()
+        .find(|known| known.name == provider)
+        .map_or(provider, |known| known.title)
 }
 
 #[cfg(test)]

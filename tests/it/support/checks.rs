@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
 use dispatch_worker::pipelines::registry;
+use dispatch_worker::providers::simulated::simulated;
 use serde::Deserialize;
 
 use super::canaries;
@@ -259,7 +260,8 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
 /// Returns whether requests of the channel carry no key of the effect. Tests of such a channel
 /// count its requests themselves.
 fn is_keyless(effect: &EffectFact) -> bool {
-    matches!(effect.kind.as_deref(), Some("slack" | "teams"))
+    let channel = effect.kind.as_deref().and_then(simulated);
+    channel.is_some_and(|(_, channel)| !channel.is_keyed)
 }
 
 /// Returns whether a request belongs to this effect. A PATCH that tests another revision than the
@@ -270,9 +272,7 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
         Provider::AzureDevops => effect.tested.as_ref() == Some(key),
         Provider::Entra => false,
         Provider::Discord => effect.key.get(..NONCE_CHARACTERS) == Some(key),
-        Provider::Webhook | Provider::Email => effect.key == *key,
-        // See [`is_keyless`].
-        Provider::Slack | Provider::Teams => false,
+        Provider::Webhook | Provider::Email | Provider::Chat(_) => effect.key == *key,
     }
 }
 
@@ -292,8 +292,10 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
                 .as_deref()
                 .is_some_and(|subject| subjects.contains(subject)),
             // A token refresh is not an effect of a job.
-            Provider::Entra | Provider::Slack | Provider::Teams => true,
-            Provider::Discord | Provider::Webhook | Provider::Email => {
+            Provider::Entra => true,
+            // See [`is_keyless`].
+            Provider::Chat(_) if entry.key.is_none() => true,
+            Provider::Chat(_) | Provider::Discord | Provider::Webhook | Provider::Email => {
                 evidence.effects.iter().any(|effect| is_of(entry, effect))
             }
         };

@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use dispatch_worker::devkit::ports::{self, Port};
+use dispatch_worker::providers::channel::CHANNELS;
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
@@ -273,7 +274,6 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
         format!("{simulator}/organizations/oauth2/v2.0/token"),
     );
     set("DISCORD_URL", format!("{simulator}/api/v10"));
-    set("SLACK_URL", format!("{simulator}/slack/api"));
     if let Some(smtp) = world.smtp_url() {
         set(
             "SMTP_URL",
@@ -293,6 +293,14 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
             "MESSAGING_CONCURRENCY",
         ] {
             set(name, concurrency.to_string());
+        }
+    }
+    for kind in CHANNELS {
+        if let (Some(api), Some(channel)) = (&kind.api, &kind.simulated) {
+            environment.insert(
+                api.variable.to_owned(),
+                format!("{simulator}{}", channel.api),
+            );
         }
     }
     environment.extend(options.environment.clone());

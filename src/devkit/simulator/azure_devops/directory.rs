@@ -6,9 +6,9 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
 use super::{Reply, Scope, bad_request, not_found};
-use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::state::User;
 use crate::devkit::simulator::world::World;
+use crate::providers::simulated::{ReceivedCall, SimulatedAnswer};
 
 /// `GET /_apis/profile/profiles/me`.
 pub(super) fn profile(world: &World, unique_name: &str) -> Reply {

@@ -9,9 +9,9 @@ mod work_items;
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Account, WorkItem};
 use super::world::World;
+use crate::providers::simulated::{Description, ReceivedCall, SimulatedAnswer};
 
 /// The answer of a handler. `Err` is a refusal, which is also sent; it is an error only so that
 /// `?` ends a handler early.

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Reply, Scope, bad_request};
-use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::hooks::{person, timestamp};
 use crate::devkit::simulator::state::{AssigneeFormat, WorkItem};
 use crate::devkit::simulator::world::World;
+use crate::providers::simulated::{ReceivedCall, SimulatedAnswer};
 
 /// The maximum number of results on one page.
 const TOP: usize = 1000;

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Reply, Scope, bad_request, error};
-use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::hooks;
 use crate::devkit::simulator::state::{AssigneeFormat, RevMismatch, WorkItem};
 use crate::devkit::simulator::world::{Edit, World};
+use crate::providers::simulated::{ReceivedCall, SimulatedAnswer};
 
 /// The maximum number of ids in one batch.
 const BATCH_IDS: usize = 200;

@@ -9,11 +9,12 @@ use crate::devkit::simulator::faults::{FaultKind, FaultRule};
 use crate::devkit::simulator::state::State;
 use crate::devkit::simulator::witness::Provider;
 use crate::devkit::simulator::{Simulator, World, smtp, witness};
+use crate::providers::{slack, teams};
 
 async fn bench() -> Bench {
     let state = State::new()
-        .slack("slack-token", "C1")
-        .teams("flow", "sig")
+        .room(&slack::KIND, "C1", "slack-token")
+        .room(&teams::KIND, "flow", "sig")
         .discord_webhook("42", "hook-token")
         .click("99", "click-token", Some("7"));
     let bench = Bench::start(state).await;
@@ -68,7 +69,7 @@ async fn slack_says_inside_a_200_what_is_wrong() {
     let entry = bench.last_entry();
     assert_eq!(
         (entry.provider, entry.effect, entry.subject.as_deref()),
-        (Provider::Slack, true, Some("slack:C1"))
+        (Provider::chat(&slack::KIND), true, Some("slack:C1"))
     );
 }
 

@@ -81,13 +81,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pipelines", &["engine", "providers", "tracker"]),
     ("store", &["engine", "telemetry::names"]),
     ("broker", &["engine::Lane", "telemetry::names"]),
-    ("tracker", &[]),
+    ("tracker", &["providers::channel"]),
     ("erasure", &["tracker"]),
     ("providers", &["telemetry::names"]),
     ("ops", &[]),
     ("engine", &[]),
     ("telemetry", &["config"]),
-    ("config", &[]),
+    ("config", &["providers"]),
     // The devkit stands for everything around the worker: servers, providers, producers,
     // operators.
     (
@@ -97,6 +97,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "operations",
             "pipelines",
+            "providers",
             "store",
             "telemetry",
             "tracker",

@@ -59,22 +59,17 @@ fn a_request_outside_the_table_is_reported_and_a_valid_one_is_not() {
     ];
     expect(
         rows.into_iter()
-            .chain(of_work_items())
-            .chain(of_chats())
+            .chain(of_patches())
+            .chain(of_searches())
+            .chain(of_discord())
+            .chain(of_slack_and_teams())
             .chain(of_others()),
     );
 }
 
-fn of_work_items() -> Vec<Row> {
+fn of_patches() -> Vec<Row> {
     let item = "PATCH /contoso/_apis/wit/workitems/17?api-version=7.1";
-    let batch = "POST /contoso/_apis/wit/workitemsbatch?api-version=7.1";
-    let search = "POST /contoso/Web/_apis/search/workitemsearchresults?api-version=7.1";
     let patch = |value: &str| json!([{"op": "string", "path": "string", "value": value}]);
-    let of_ids = |ids: Value| json!({"ids": ids, "fields": ["string"], "errorPolicy": "string"});
-    let filtered = |filters: Value| {
-        let (text, number) = ("string", "integer");
-        json!({"searchText": text, "$skip": number, "$top": number, "includeFacets": "boolean", "filters": filters})
-    };
     vec![
         (item, PATCH, patch("integer"), None),
         (
@@ -128,6 +123,18 @@ fn of_work_items() -> Vec<Row> {
             json!([{"op": "string"}]),
             Some("`body[].path` is missing"),
         ),
+    ]
+}
+
+fn of_searches() -> Vec<Row> {
+    let batch = "POST /contoso/_apis/wit/workitemsbatch?api-version=7.1";
+    let search = "POST /contoso/Web/_apis/search/workitemsearchresults?api-version=7.1";
+    let of_ids = |ids: Value| json!({"ids": ids, "fields": ["string"], "errorPolicy": "string"});
+    let filtered = |filters: Value| {
+        let (text, number) = ("string", "integer");
+        json!({"searchText": text, "$skip": number, "$top": number, "includeFacets": "boolean", "filters": filters})
+    };
+    vec![
         (batch, JSON, of_ids(json!(["integer"])), None),
         (
             batch,
@@ -168,14 +175,10 @@ fn of_work_items() -> Vec<Row> {
     ]
 }
 
-fn of_chats() -> Vec<Row> {
+fn of_discord() -> Vec<Row> {
     let (bot, webhook) = (
         "POST /api/v10/channels/1/messages",
         "POST /api/webhooks/1/***?wait=true",
-    );
-    let (slack, teams) = (
-        "POST /slack/api/chat.postMessage",
-        "POST /teams/flow?sig=***",
     );
     let text = |parse: Value| json!({"content": "string", "flags": "integer", "allowed_mentions": {"parse": parse}});
     let keyed = |nonce: &str| {
@@ -184,14 +187,6 @@ fn of_chats() -> Vec<Row> {
         message["enforce_nonce"] = json!("boolean");
         message
     };
-    let said = |channel: &str| {
-        let mut message = json!({"channel": channel, "text": "string", "parse": "string"});
-        for name in ["mrkdwn", "link_names", "unfurl_links", "unfurl_media"] {
-            message[name] = json!("boolean");
-        }
-        message
-    };
-    let card = |url: &str| json!({"type": "string", "attachments": [{"contentType": "string", "contentUrl": url, "content": {"body": []}}]});
     vec![
         (bot, JSON, keyed("string"), None),
         (bot, JSON, keyed("integer"), Some("`body.nonce` is one of")),
@@ -240,6 +235,23 @@ fn of_chats() -> Vec<Row> {
             text(json!([])),
             Some("`wait`"),
         ),
+    ]
+}
+
+fn of_slack_and_teams() -> Vec<Row> {
+    let (slack, teams) = (
+        "POST /slack/api/chat.postMessage",
+        "POST /teams/flow?sig=***",
+    );
+    let said = |channel: &str| {
+        let mut message = json!({"channel": channel, "text": "string", "parse": "string"});
+        for name in ["mrkdwn", "link_names", "unfurl_links", "unfurl_media"] {
+            message[name] = json!("boolean");
+        }
+        message
+    };
+    let card = |url: &str| json!({"type": "string", "attachments": [{"contentType": "string", "contentUrl": url, "content": {"body": []}}]});
+    vec![
         (slack, JSON, said("string"), None),
         (
             slack,

@@ -1,48 +1,27 @@
-//! Shapes of JSON values, with the type names of JSON Schema.
+//! The comparison of a value with its expected shape.
 
+use dispatch_worker::providers::contract::{Field, Shape};
 use serde_json::{Map, Value};
 
-/// The expected shape of a value.
-#[derive(Clone, Copy)]
-pub(super) enum Shape {
-    /// A value of one of these types, with any content.
-    Of(&'static [&'static str]),
-    /// An array of values of this shape.
-    List(&'static Shape),
-    /// An object with these properties and no others.
-    Object(&'static [Field]),
-    /// An object with any property names and values of this shape.
-    Map(&'static Shape),
-}
-
-/// A property of an object.
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) shape: Shape,
-    pub(super) is_required: bool,
-}
-
-impl Shape {
-    /// Returns the first difference of a value in the witness log's form; `at` is its place in the
-    /// body.
-    pub(super) fn differs(&self, given: &Value, at: &str) -> Option<String> {
-        match (self, given) {
-            (Self::Of(types), _) if types.contains(&type_of(given)) => None,
-            (Self::Of(types), _) => Some(format!(
-                "`{at}` is one of {types:?}, not {}",
-                type_of(given)
-            )),
-            (Self::List(item), Value::Array(items)) => items
-                .iter()
-                .find_map(|one| item.differs(one, &format!("{at}[]"))),
-            (Self::Map(value), Value::Object(all)) => all
-                .iter()
-                .find_map(|(name, one)| value.differs(one, &format!("{at}.{name}"))),
-            (Self::Object(fields), Value::Object(all)) => object_differs(fields, all, at),
-            (Self::List(_), _) => Some(format!("`{at}` is an array, not {}", type_of(given))),
-            (Self::Map(_) | Self::Object(_), _) => {
-                Some(format!("`{at}` is an object, not {}", type_of(given)))
-            }
+/// Returns the first difference of a value in the witness log's form; `at` is its place in the
+/// body.
+pub(super) fn shape_differs(shape: &Shape, given: &Value, at: &str) -> Option<String> {
+    match (shape, given) {
+        (Shape::Of(types), _) if types.contains(&type_of(given)) => None,
+        (Shape::Of(types), _) => Some(format!(
+            "`{at}` is one of {types:?}, not {}",
+            type_of(given)
+        )),
+        (Shape::List(item), Value::Array(items)) => items
+            .iter()
+            .find_map(|one| shape_differs(item, one, &format!("{at}[]"))),
+        (Shape::Map(value), Value::Object(all)) => all
+            .iter()
+            .find_map(|(name, one)| shape_differs(value, one, &format!("{at}.{name}"))),
+        (Shape::Object(fields), Value::Object(all)) => object_differs(fields, all, at),
+        (Shape::List(_), _) => Some(format!("`{at}` is an array, not {}", type_of(given))),
+        (Shape::Map(_) | Shape::Object(_), _) => {
+            Some(format!("`{at}` is an object, not {}", type_of(given)))
         }
     }
 }
@@ -57,7 +36,7 @@ fn object_differs(fields: &[Field], given: &Map<String, Value>, at: &str) -> Opt
     given.iter().find_map(
         |(name, value)| match fields.iter().find(|field| field.name == name) {
             None => Some(format!("there is no property `{at}.{name}`")),
-            Some(field) => field.shape.differs(value, &format!("{at}.{name}")),
+            Some(field) => shape_differs(&field.shape, value, &format!("{at}.{name}")),
         },
     )
 }

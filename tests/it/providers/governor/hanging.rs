@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::{State, WebhookMode};
+use dispatch_worker::providers::teams;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -36,7 +37,7 @@ async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<
         destinations.push(destination);
     }
     for name in teams {
-        state = state.teams(name, "canary-signature");
+        state = state.room(&teams::KIND, name, "canary-signature");
         let mut destination = model.clone();
         (*name).clone_into(&mut destination.name);
         (destination.kind, destination.config) = ("teams".to_owned(), json!({}));

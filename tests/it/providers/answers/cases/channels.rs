@@ -7,6 +7,7 @@ use dispatch_worker::devkit::simulator::state::State;
 use serde_json::json;
 
 use dispatch_worker::devkit::simulator::witness::Provider;
+use dispatch_worker::providers::{slack, teams};
 
 use super::expected::{Ask, Case, Ends, Expected, Seen, Wrong};
 use super::{ANN_HAS_IT, SUCCEEDED, one_group};
@@ -35,7 +36,11 @@ pub(super) const CASES: &[Case] = &[
             groups: ANN_HAS_IT,
             calls: &[("POST /teams/m01", &[200, 200, 202])],
             also: |seen, wrong| {
-                wrong.equal("cards", seen.providers.teams["m01"].received.len(), 1);
+                wrong.equal(
+                    "cards",
+                    seen.providers.received(&teams::KIND, "m01").len(),
+                    1,
+                );
                 confirmed_at_attempt(seen, 3, wrong);
             },
             ..SUCCEEDED
@@ -61,7 +66,7 @@ pub(super) const CASES: &[Case] = &[
             also: |seen, wrong| {
                 wrong.equal(
                     "messages",
-                    seen.providers.slack.channels["CMIGRATE1"].len(),
+                    seen.providers.received(&slack::KIND, "CMIGRATE1").len(),
                     1,
                 );
                 confirmed_at_attempt(seen, 3, wrong);
@@ -162,9 +167,9 @@ pub(super) const CASES: &[Case] = &[
 /// Returns a simulator state with these channels.
 pub(super) fn providers() -> State {
     let state = State::new()
-        .teams("m01", SIGNATURE)
-        .teams("m14", SIGNATURE)
-        .slack(SLACK_TOKEN, "CMIGRATE1");
+        .room(&teams::KIND, "m01", SIGNATURE)
+        .room(&teams::KIND, "m14", SIGNATURE)
+        .room(&slack::KIND, "CMIGRATE1", SLACK_TOKEN);
     let state = state.mail_user(acme::MAIL_USER, SMTP_PASSWORD);
     let mut state = CHANNELS
         .iter()

@@ -1,12 +1,25 @@
-//! Slack's `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/>),
-//! below `/slack/api`.
+//! The simulated `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/>),
+//! below `/slack/api`. A room is a channel, and its secret a bot token, which may write to every
+//! channel.
 
-use axum::http::{Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
-use super::world::World;
+use crate::providers::simulated::{
+    Description, ReceivedCall, Rooms, SimulatedAnswer, SimulatedChannel,
+};
+
+pub(super) const SIMULATED: SimulatedChannel = SimulatedChannel {
+    room: "C042",
+    destination: |_, token| (json!({"channel": SIMULATED.room}), token.to_owned()),
+    api: "/slack/api",
+    secrets_in_query: &[],
+    is_keyed: false,
+    describe,
+    answer,
+};
 
 /// The longest text, in characters.
 const TEXT_CHARS: usize = 40_000;
@@ -21,7 +34,7 @@ struct NewMessage {
 }
 
 /// Describes a request by its channel. There is no key, because Slack does not dedupe.
-pub(super) fn describe(call: &ReceivedCall) -> Description {
+fn describe(call: &ReceivedCall) -> Description {
     let channel = call.json::<NewMessage>().ok().and_then(|new| new.channel);
     Description {
         key: None,
@@ -30,7 +43,7 @@ pub(super) fn describe(call: &ReceivedCall) -> Description {
 }
 
 /// Answers one request. Errors are reported inside a 200.
-pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
+fn answer(rooms: &mut Rooms, call: &ReceivedCall, now: OffsetDateTime) -> SimulatedAnswer {
     let ["slack", "api", "chat.postMessage"] = call.parts()[..] else {
         return refusal("unknown_method");
     };
@@ -43,7 +56,9 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     }
     match call.bearer() {
         None => return refusal("not_authed"),
-        Some(token) if !world.state.slack.tokens.contains(token) => return refusal("invalid_auth"),
+        Some(token) if !rooms.values().any(|room| room.secret == token) => {
+            return refusal("invalid_auth");
+        }
         Some(_) => {}
     }
     if call.media_type() != "application/json" {
@@ -59,12 +74,11 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     if text.chars().count() > TEXT_CHARS {
         return refusal("msg_too_long");
     }
-    let now = world.tick();
     let channel = channel.unwrap_or_default();
-    let Some(messages) = world.state.slack.channels.get_mut(&channel) else {
+    let Some(room) = rooms.get_mut(&channel) else {
         return refusal("channel_not_found");
     };
-    messages.push(body);
+    room.received.push(body);
     let ts = format!("{}.{:06}", now.unix_timestamp(), now.microsecond());
     let message = json!({ "type": "message", "text": text, "ts": ts, "bot_id": "B0000000001" });
     let answer = json!({ "ok": true, "channel": channel, "ts": ts, "message": message });

@@ -15,17 +15,33 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
-};
-use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
-use super::discord_words::refusal;
-use super::http::{HttpClient, HttpRequest};
-use super::http_fault::{Provider, provider};
+use super::words::refusal;
+use super::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
+use crate::providers::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
+use crate::providers::http::{HttpClient, HttpRequest};
+use crate::providers::http_fault::{Provider, provider};
+use crate::providers::kind::ChannelKind;
 
-static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
+/// Five messages in two seconds, and thirty a minute in total, which the headers of the answers do
+/// not state (<https://github.com/discord/discord-api-docs/issues/367>).
+static DISCORD_WEBHOOK: Provider = provider!("discord_webhook", "Discord webhook", 5 calls in 10 s);
+
+/// The description of this channel.
+pub static KIND: ChannelKind = ChannelKind {
+    provider: &DISCORD_WEBHOOK,
+    api: None,
+    without_place: &[],
+    make: |parts| Box::new(DiscordWebhook::new(parts.http.clone())),
+    #[cfg(feature = "devkit")]
+    requests: super::contract::OF_WEBHOOKS,
+    #[cfg(feature = "devkit")]
+    simulated: None,
+};
+
 const RIGHT: &str = "{}: the webhook's address is the secret";
 const RIGHT_SECRET: &str = "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
 

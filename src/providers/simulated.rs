@@ -1,41 +1,94 @@
-//! Requests and answers as plain data, so that every provider is a function from one to the other.
+//! The simulation of providers: requests and answers as plain data, so that every provider is a
+//! function from one to the other. The server around them is part of the devkit.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use axum::body::Body;
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Response, StatusCode};
 use data_encoding::HEXLOWER;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 
-use super::faults::Request;
-use super::witness::Provider;
+use super::channel::CHANNELS;
+use super::kind::ChannelKind;
 
 /// The text that replaces a secret in the witness log.
 const HIDDEN: &str = "***";
 
+/// The simulation of a channel, whose requests have the channel's kind as the first part of their
+/// path.
+#[derive(Debug, Clone, Copy)]
+pub struct SimulatedChannel {
+    /// The name of the room that tests send to.
+    pub room: &'static str,
+    /// Returns the public settings and the secret of a destination for that room, by the
+    /// simulator's address and the secret of the room.
+    pub destination: fn(&str, &str) -> (Value, String),
+    /// The path of its API, or empty if the channel has no setting for the API's address.
+    pub api: &'static str,
+    /// The parameters of the query that the witness log does not show.
+    pub secrets_in_query: &'static [&'static str],
+    /// Whether the requests carry the key of their effect.
+    pub is_keyed: bool,
+    /// Returns the key and subject of a request.
+    pub describe: fn(&ReceivedCall) -> Description,
+    /// Answers a request that arrives at this time, later than every earlier one.
+    pub answer: fn(&mut Rooms, &ReceivedCall, OffsetDateTime) -> SimulatedAnswer,
+}
+
+/// The simulated rooms of one kind of channel, by name. One that is not here does not exist.
+pub type Rooms = BTreeMap<String, Room>;
+
+/// A room that receives messages: a channel, a space, or a webhook. There is no `Debug`, because it
+/// contains a secret.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// The token or signature that requests must have.
+    pub secret: String,
+    /// Bodies of received messages, oldest first.
+    #[serde(default)]
+    pub received: Vec<Value>,
+    /// The places in `received` of the messages that came with a key.
+    #[serde(default)]
+    pub keys: BTreeMap<String, usize>,
+}
+
+/// Returns the channel whose simulation has this name, that is, the channel's kind.
+#[must_use]
+pub fn simulated(name: &str) -> Option<(&'static ChannelKind, &'static SimulatedChannel)> {
+    let kind = CHANNELS.iter().find(|kind| kind.name() == name)?;
+    Some((kind, kind.simulated.as_ref()?))
+}
+
 /// A completely received request.
-pub(super) struct ReceivedCall {
-    pub(super) method: Method,
+pub struct ReceivedCall {
+    pub(crate) method: Method,
     /// The path as sent, percent-encoded.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The query as sent.
-    pub(super) raw_query: Option<String>,
+    pub(crate) raw_query: Option<String>,
     /// The decoded query. For a repeated name, the last value.
-    pub(super) query: BTreeMap<String, String>,
+    pub(crate) query: BTreeMap<String, String>,
     /// The decoded parts of the path.
-    pub(super) segments: Vec<String>,
+    pub(crate) segments: Vec<String>,
     headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl ReceivedCall {
-    pub(super) fn new(parts: Parts, body: Vec<u8>) -> Self {
-        let path = parts.uri.path().to_owned();
-        let raw_query = parts.uri.query().map(str::to_owned);
+    pub(crate) fn new(
+        method: Method,
+        path: &str,
+        query: Option<&str>,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Self {
+        let (path, raw_query) = (path.to_owned(), query.map(str::to_owned));
         let query = form(raw_query.as_deref().unwrap_or_default());
         let segments = path
             .split('/')
@@ -43,23 +96,23 @@ impl ReceivedCall {
             .map(percent_decoded)
             .collect();
         Self {
-            method: parts.method,
+            method,
             path,
             raw_query,
             query,
             segments,
-            headers: parts.headers,
+            headers,
             body,
         }
     }
 
     /// Returns a header's value, if it is present and is text.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// Returns the `Content-Type` without its parameters, in lowercase; empty if there is none.
-    pub(super) fn media_type(&self) -> String {
+    pub(crate) fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
         value
             .split(';')
@@ -70,45 +123,29 @@ impl ReceivedCall {
     }
 
     /// Parses the body as JSON. The error states where it is wrong.
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
         serde_json::from_slice(&self.body).map_err(|error| error.to_string())
     }
 
     /// Parses the body as `application/x-www-form-urlencoded`. For a repeated name, the last
     /// value.
-    pub(super) fn form(&self) -> BTreeMap<String, String> {
+    pub(crate) fn form(&self) -> BTreeMap<String, String> {
         form(&String::from_utf8_lossy(&self.body))
     }
 
-    /// Returns the properties by which faults are matched.
-    pub(super) fn request<'a>(
-        &'a self,
-        provider: Provider,
-        caller: Option<&'a str>,
-    ) -> Request<'a> {
-        Request {
-            provider,
-            method: self.method.as_str(),
-            path: &self.path,
-            caller,
-            query: self.raw_query.as_deref().unwrap_or_default(),
-            body: &self.body,
-        }
-    }
-
     /// Returns the bearer token in the `Authorization` header.
-    pub(super) fn bearer(&self) -> Option<&str> {
+    pub(crate) fn bearer(&self) -> Option<&str> {
         self.header("authorization")
             .and_then(|value| value.strip_prefix("Bearer "))
     }
 
     /// Returns the path's parts, for matching.
-    pub(super) fn parts(&self) -> Vec<&str> {
+    pub(crate) fn parts(&self) -> Vec<&str> {
         self.segments.iter().map(String::as_str).collect()
     }
 
     /// Returns the path for the witness log, without the token of a webhook or an interaction.
-    pub(super) fn told_path(&self) -> String {
+    pub(crate) fn told_path(&self) -> String {
         let parts: Vec<&str> = self.path.split('/').collect();
         let token = match parts[..] {
             ["", "api", "v10", "webhooks", _, _, ..] => 5,
@@ -123,10 +160,12 @@ impl ReceivedCall {
             .join("/")
     }
 
-    /// Returns the query for the witness log, without the signature of a workflow's address.
-    pub(super) fn told_query(&self) -> Option<String> {
+    /// Returns the query for the witness log, without the secrets of a channel's address.
+    pub(crate) fn told_query(&self) -> Option<String> {
+        let name = self.segments.first().map_or("", String::as_str);
+        let secrets = simulated(name).map_or(&[][..], |(_, channel)| channel.secrets_in_query);
         let told = |pair: &str| match pair.split_once('=') {
-            Some(("sig", _)) => format!("sig={HIDDEN}"),
+            Some((name, _)) if secrets.contains(&name) => format!("{name}={HIDDEN}"),
             _ => pair.to_owned(),
         };
         Some(
@@ -139,8 +178,8 @@ impl ReceivedCall {
         )
     }
 
-    /// See [`super::witness::Entry::body_shape`].
-    pub(super) fn shape(&self) -> Option<Value> {
+    /// Returns the shape of the body, without its content. For a form, the names of its fields.
+    pub(crate) fn shape(&self) -> Option<Value> {
         if self.media_type() == "application/x-www-form-urlencoded" {
             return Some(
                 self.form()
@@ -152,7 +191,7 @@ impl ReceivedCall {
         self.json::<Value>().ok().map(|body| shape(&body))
     }
 
-    pub(super) fn body_sha256(&self) -> String {
+    pub(crate) fn body_sha256(&self) -> String {
         HEXLOWER.encode(&Sha256::digest(&self.body))
     }
 }
@@ -217,41 +256,42 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// The key and subject of a request, determined before it is carried out.
-#[derive(Default)]
-pub(super) struct Description {
-    /// See [`super::witness::Entry::key`].
-    pub(super) key: Option<String>,
-    /// See [`super::witness::Entry::subject`].
-    pub(super) subject: Option<String>,
+#[derive(Debug, Default)]
+pub struct Description {
+    /// The key that repetitions of the request share.
+    pub key: Option<String>,
+    /// The subject: `slack:C042`.
+    pub subject: Option<String>,
 }
 
 /// An answer, with its facts for the witness log.
-pub(super) struct SimulatedAnswer {
-    pub(super) status: StatusCode,
-    content_type: Cow<'static, str>,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+#[derive(Debug)]
+pub struct SimulatedAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Cow<'static, str>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Whether the request changed something.
-    pub(super) effect: bool,
-    /// See [`super::witness::Entry::detail`].
-    pub(super) detail: Value,
+    pub(crate) effect: bool,
+    /// Further facts for the witness log.
+    pub(crate) detail: Value,
 }
 
 impl SimulatedAnswer {
-    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
+    pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
         Self::text(status, "application/json; charset=utf-8", &body.to_string())
     }
 
-    pub(super) fn ok(body: &Value) -> Self {
+    pub(crate) fn ok(body: &Value) -> Self {
         Self::json(StatusCode::OK, body)
     }
 
     /// Returns a 200 with `{count, value}`, the vendor's form of a list.
-    pub(super) fn list(items: &[Value]) -> Self {
+    pub(crate) fn list(items: &[Value]) -> Self {
         Self::ok(&json!({ "count": items.len(), "value": items }))
     }
 
-    pub(super) fn text(
+    pub(crate) fn text(
         status: StatusCode,
         content_type: impl Into<Cow<'static, str>>,
         body: &str,
@@ -267,38 +307,28 @@ impl SimulatedAnswer {
         }
     }
 
-    pub(super) fn header(mut self, name: &str, value: String) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: String) -> Self {
         self.headers.push((name.to_owned(), value));
         self
     }
 
     /// Sets the further facts for the witness log.
-    pub(super) fn detail(mut self, detail: Value) -> Self {
+    pub(crate) fn detail(mut self, detail: Value) -> Self {
         self.detail = detail;
         self
     }
 
     /// Marks the answer as one that changed something.
-    pub(super) fn effect(mut self) -> Self {
+    pub(crate) fn effect(mut self) -> Self {
         self.effect = true;
         self
-    }
-
-    pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = Response::builder()
-            .status(self.status)
-            .header("content-type", self.content_type.as_ref());
-        for (name, value) in self.headers {
-            response = response.header(name, value);
-        }
-        response
-            .body(Body::from(self.body))
-            .expect("headers made here are visible ASCII, and a rule's are checked")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::CONTENT_TYPE;
+
     use super::*;
 
     #[test]
@@ -314,14 +344,13 @@ mod tests {
     #[test]
     fn the_witness_is_told_neither_a_token_in_a_path_nor_a_signature_nor_what_a_form_says() {
         let call = |target: &str| {
-            let request = axum::http::Request::post(target).header(
-                "content-type",
-                "application/x-www-form-urlencoded; charset=x",
-            );
-            ReceivedCall::new(
-                request.body(()).unwrap().into_parts().0,
-                b"client_secret=canary&scope=a+b".to_vec(),
-            )
+            let (path, query) = target
+                .split_once('?')
+                .map_or((target, None), |(path, query)| (path, Some(query)));
+            let form = "application/x-www-form-urlencoded; charset=x";
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, form.parse().unwrap())]);
+            let body = b"client_secret=canary&scope=a+b".to_vec();
+            ReceivedCall::new(Method::POST, path, query, headers, body)
         };
         for (target, path, query) in [
             (

@@ -18,20 +18,23 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
-    Rendered, decode,
-};
-use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
-use super::discord_words::{code, refusal};
-use super::http::{HttpClient, HttpRequest, HttpResponse};
-use super::http_fault::{Provider, provider};
-use super::said::Said;
+use super::words::{code, refusal};
+use super::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
+use crate::providers::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
+    Rendered, decode,
+};
+use crate::providers::http::{HttpClient, HttpRequest, HttpResponse};
+use crate::providers::http_fault::{Provider, provider};
+use crate::providers::said::Said;
 
-static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
+/// Each click has its own limit and gets one answer, so all clicks of an organization share the
+/// limit of an application.
+pub(in crate::providers) static DISCORD_INTERACTION: Provider =
+    provider!("discord_interaction", "answers in Discord", 50 calls in 1 s);
 /// How long the vendor accepts an interaction's token.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// The code of an answer after the end of its token.

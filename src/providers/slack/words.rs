@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use super::channel::Refusal;
-use super::http_fault::Provider;
-use super::scrub::scrub;
-use super::text::cut;
 use crate::fault::{Certainty, Class};
+use crate::providers::channel::Refusal;
+use crate::providers::http_fault::Provider;
+use crate::providers::scrub::scrub;
+use crate::providers::text::cut;
 
 const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
 const CHANNEL: &str =
@@ -44,105 +44,100 @@ enum Meaning {
 }
 use Meaning::{Later, Never, TooMany, Unproven};
 
-/// The error codes, each after `slack.`, so that the text is the fault's code for a permanent one.
-const WORDS: [(&str, Meaning); 73] = [
-    ("slack.access_denied", Never(PERMISSION)),
-    ("slack.accesslimited", Never(WORKSPACE)),
-    ("slack.account_inactive", Never(TOKEN)),
-    ("slack.agent_prompt_display_not_allowed", Never(DEFECT)),
-    ("slack.app_access_restricted", Never(WORKSPACE)),
-    ("slack.as_user_not_supported", Never(DEFECT)),
-    ("slack.attachment_payload_limit_exceeded", Never(DEFECT)),
-    ("slack.cannot_reply_to_message", Never(DEFECT)),
-    ("slack.channel_not_found", Never(CHANNEL)),
-    ("slack.deprecated_endpoint", Never(DEFECT)),
-    ("slack.draft_already_deleted", Never(DEFECT)),
-    ("slack.draft_already_sent", Never(DEFECT)),
-    ("slack.draft_has_conflict", Never(DEFECT)),
-    ("slack.draft_not_found", Never(DEFECT)),
-    ("slack.duplicate_channel_not_found", Never(DEFECT)),
-    ("slack.duplicate_message_not_found", Never(DEFECT)),
-    ("slack.ekm_access_denied", Never(WORKSPACE)),
-    ("slack.enterprise_is_restricted", Never(WORKSPACE)),
-    ("slack.external_channel_migrating", Later),
-    ("slack.fatal_error", Unproven),
-    ("slack.internal_error", Unproven),
-    ("slack.invalid_arg_name", Never(DEFECT)),
-    ("slack.invalid_arguments", Never(DEFECT)),
-    ("slack.invalid_array_arg", Never(DEFECT)),
-    ("slack.invalid_auth", Never(TOKEN)),
-    ("slack.invalid_blocks", Never(DEFECT)),
-    ("slack.invalid_blocks_format", Never(DEFECT)),
-    ("slack.invalid_charset", Never(DEFECT)),
-    ("slack.invalid_form_data", Never(DEFECT)),
-    ("slack.invalid_json", Never(DEFECT)),
-    ("slack.invalid_metadata_format", Never(DEFECT)),
-    ("slack.invalid_metadata_schema", Never(DEFECT)),
-    ("slack.invalid_post_type", Never(DEFECT)),
-    ("slack.is_archived", Never(ARCHIVED)),
-    ("slack.json_not_object", Never(DEFECT)),
-    ("slack.markdown_text_conflict", Never(DEFECT)),
-    ("slack.message_limit_exceeded", Later),
-    (
-        "slack.messages_tab_disabled",
-        Never(
-            "Switch the app's Messages tab on (App Home), or register another channel; then retry.",
-        ),
+/// The meaning of each error code. A permanent one is the fault's code, too.
+struct Word {
+    word: &'static str,
+    code: &'static str,
+    meaning: Meaning,
+}
+
+macro_rules! words {
+    ($($word:literal => $meaning:expr,)*) => {
+        &[$(Word {
+            word: $word,
+            code: concat!("slack.", $word),
+            meaning: $meaning,
+        }),*]
+    };
+}
+
+const WORDS: &[Word] = words! {
+    "access_denied" => Never(PERMISSION),
+    "accesslimited" => Never(WORKSPACE),
+    "account_inactive" => Never(TOKEN),
+    "agent_prompt_display_not_allowed" => Never(DEFECT),
+    "app_access_restricted" => Never(WORKSPACE),
+    "as_user_not_supported" => Never(DEFECT),
+    "attachment_payload_limit_exceeded" => Never(DEFECT),
+    "cannot_reply_to_message" => Never(DEFECT),
+    "channel_not_found" => Never(CHANNEL),
+    "deprecated_endpoint" => Never(DEFECT),
+    "draft_already_deleted" => Never(DEFECT),
+    "draft_already_sent" => Never(DEFECT),
+    "draft_has_conflict" => Never(DEFECT),
+    "draft_not_found" => Never(DEFECT),
+    "duplicate_channel_not_found" => Never(DEFECT),
+    "duplicate_message_not_found" => Never(DEFECT),
+    "ekm_access_denied" => Never(WORKSPACE),
+    "enterprise_is_restricted" => Never(WORKSPACE),
+    "external_channel_migrating" => Later,
+    "fatal_error" => Unproven,
+    "internal_error" => Unproven,
+    "invalid_arg_name" => Never(DEFECT),
+    "invalid_arguments" => Never(DEFECT),
+    "invalid_array_arg" => Never(DEFECT),
+    "invalid_auth" => Never(TOKEN),
+    "invalid_blocks" => Never(DEFECT),
+    "invalid_blocks_format" => Never(DEFECT),
+    "invalid_charset" => Never(DEFECT),
+    "invalid_form_data" => Never(DEFECT),
+    "invalid_json" => Never(DEFECT),
+    "invalid_metadata_format" => Never(DEFECT),
+    "invalid_metadata_schema" => Never(DEFECT),
+    "invalid_post_type" => Never(DEFECT),
+    "is_archived" => Never(ARCHIVED),
+    "json_not_object" => Never(DEFECT),
+    "markdown_text_conflict" => Never(DEFECT),
+    "message_limit_exceeded" => Later,
+    "messages_tab_disabled" => Never(
+        "Switch the app's Messages tab on (App Home), or register another channel; then retry."
     ),
-    ("slack.metadata_must_be_sent_from_app", Never(DEFECT)),
-    ("slack.metadata_too_large", Never(DEFECT)),
-    ("slack.method_deprecated", Never(DEFECT)),
-    ("slack.missing_file_data", Never(DEFECT)),
-    ("slack.missing_post_type", Never(DEFECT)),
-    ("slack.missing_scope", Never(PERMISSION)),
-    ("slack.msg_blocks_too_long", Never(DEFECT)),
-    ("slack.msg_too_long", Never(DEFECT)),
-    ("slack.no_permission", Never(PERMISSION)),
-    ("slack.no_text", Never(DEFECT)),
-    ("slack.not_allowed_token_type", Never(TOKEN)),
-    ("slack.not_authed", Never(TOKEN)),
-    ("slack.not_in_channel", Never(INVITE)),
-    ("slack.org_login_required", Later),
-    ("slack.rate_limited", TooMany),
-    ("slack.ratelimited", TooMany),
-    ("slack.request_timeout", Later),
-    ("slack.restricted_action", Never(PERMISSION)),
-    (
-        "slack.restricted_action_non_threadable_channel",
-        Never(CHANNEL),
-    ),
-    (
-        "slack.restricted_action_read_only_channel",
-        Never(PERMISSION),
-    ),
-    ("slack.restricted_action_thread_locked", Never(CHANNEL)),
-    (
-        "slack.restricted_action_thread_only_channel",
-        Never(CHANNEL),
-    ),
-    ("slack.send_on_behalf_not_allowed", Never(PERMISSION)),
-    ("slack.service_unavailable", Unproven),
-    (
-        "slack.slack_connect_canvas_sharing_blocked",
-        Never(WORKSPACE),
-    ),
-    (
-        "slack.slack_connect_file_link_sharing_blocked",
-        Never(WORKSPACE),
-    ),
-    (
-        "slack.slack_connect_lists_sharing_blocked",
-        Never(WORKSPACE),
-    ),
-    ("slack.team_access_not_granted", Never(TOKEN)),
-    ("slack.team_added_to_org", Later),
-    ("slack.team_not_found", Never(CHANNEL)),
-    ("slack.token_expired", Never(TOKEN)),
-    ("slack.token_revoked", Never(TOKEN)),
-    ("slack.too_many_attachments", Never(DEFECT)),
-    ("slack.too_many_contact_cards", Never(DEFECT)),
-    ("slack.two_factor_setup_required", Never(WORKSPACE)),
-];
+    "metadata_must_be_sent_from_app" => Never(DEFECT),
+    "metadata_too_large" => Never(DEFECT),
+    "method_deprecated" => Never(DEFECT),
+    "missing_file_data" => Never(DEFECT),
+    "missing_post_type" => Never(DEFECT),
+    "missing_scope" => Never(PERMISSION),
+    "msg_blocks_too_long" => Never(DEFECT),
+    "msg_too_long" => Never(DEFECT),
+    "no_permission" => Never(PERMISSION),
+    "no_text" => Never(DEFECT),
+    "not_allowed_token_type" => Never(TOKEN),
+    "not_authed" => Never(TOKEN),
+    "not_in_channel" => Never(INVITE),
+    "org_login_required" => Later,
+    "rate_limited" => TooMany,
+    "ratelimited" => TooMany,
+    "request_timeout" => Later,
+    "restricted_action" => Never(PERMISSION),
+    "restricted_action_non_threadable_channel" => Never(CHANNEL),
+    "restricted_action_read_only_channel" => Never(PERMISSION),
+    "restricted_action_thread_locked" => Never(CHANNEL),
+    "restricted_action_thread_only_channel" => Never(CHANNEL),
+    "send_on_behalf_not_allowed" => Never(PERMISSION),
+    "service_unavailable" => Unproven,
+    "slack_connect_canvas_sharing_blocked" => Never(WORKSPACE),
+    "slack_connect_file_link_sharing_blocked" => Never(WORKSPACE),
+    "slack_connect_lists_sharing_blocked" => Never(WORKSPACE),
+    "team_access_not_granted" => Never(TOKEN),
+    "team_added_to_org" => Later,
+    "team_not_found" => Never(CHANNEL),
+    "token_expired" => Never(TOKEN),
+    "token_revoked" => Never(TOKEN),
+    "too_many_attachments" => Never(DEFECT),
+    "too_many_contact_cards" => Never(DEFECT),
+    "two_factor_setup_required" => Never(WORKSPACE),
+};
 
 /// Returns the refusal that an answer with `"ok": false` means. `needed` is the missing scope, if
 /// Slack states it.
@@ -158,11 +153,10 @@ pub(super) fn refusal(
 ) -> Refusal {
     let codes = &provider.codes;
     let transient = Class::Transient { retry_after };
-    let known = WORDS
-        .iter()
-        .find(|(code, _)| code.strip_prefix("slack.") == Some(word));
-    let (code, class, certainty, hint) = match known {
-        Some((code, Never(hint))) => (*code, Class::Permanent, Certainty::NotDone, (*hint).into()),
+    let known = WORDS.iter().find(|known| known.word == word);
+    let meaning = known.map(|known| (known.code, known.meaning));
+    let (code, class, certainty, hint) = match meaning {
+        Some((code, Never(hint))) => (code, Class::Permanent, Certainty::NotDone, hint.into()),
         Some((_, Later)) => (
             codes.try_later,
             transient,
@@ -213,9 +207,7 @@ mod tests {
     use super::*;
     use crate::fault::Fault;
     use crate::providers::channel::ChannelFault;
-    use crate::providers::http_fault::provider;
-
-    static SLACK: Provider = provider!("slack");
+    use crate::providers::slack::SLACK;
 
     fn of(word: &str) -> Refusal {
         refusal(&SLACK, word, None, None)
@@ -223,16 +215,16 @@ mod tests {
 
     #[test]
     fn every_listed_code_is_listed_once_and_recognized() {
-        for (code, _) in WORDS {
-            let word = code.strip_prefix("slack.").unwrap();
+        for Word { word, code, .. } in WORDS {
+            assert_eq!(*code, format!("{}.{word}", SLACK.name));
             assert_eq!(
-                WORDS.iter().filter(|(other, _)| *other == code).count(),
+                WORDS.iter().filter(|other| other.word == *word).count(),
                 1,
                 "{word}"
             );
             let refusal = of(word);
             assert_ne!(refusal.class, Class::Unrecognized, "{word}");
-            assert_eq!(refusal.said, word);
+            assert_eq!(refusal.said, *word);
         }
     }
 

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::channel::Refusal;
-use super::http::HttpResponse;
-use super::http_fault::{Provider, retry_after};
-use super::said::Said;
 use crate::fault::{Certainty, Class};
+use crate::providers::channel::Refusal;
+use crate::providers::http::HttpResponse;
+use crate::providers::http_fault::{Provider, retry_after};
+use crate::providers::said::Said;
 
 /// "Unknown Message".
 pub(super) const UNKNOWN_MESSAGE: u32 = 10008;

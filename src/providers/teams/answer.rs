@@ -11,12 +11,12 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use super::channel::{ChannelFault, Refusal};
-use super::http::HttpResponse;
-use super::http_fault::{Provider, retry_after};
-use super::scrub::scrub;
-use super::text::cut;
 use crate::fault::{Certainty, Class};
+use crate::providers::channel::{ChannelFault, Refusal};
+use crate::providers::http::HttpResponse;
+use crate::providers::http_fault::{Provider, retry_after};
+use crate::providers::scrub::scrub;
+use crate::providers::text::cut;
 
 /// The part of the body that is read of an answer, in bytes.
 pub(super) const ANSWER_BYTES: usize = 4 << 10;

@@ -1,18 +1,33 @@
-//! Microsoft Teams workflows that post the bodies their webhooks receive, at
-//! `/teams/NAME?sig=SIGNATURE`.
+//! The simulated workflows that post the bodies their webhooks receive, at
+//! `/teams/NAME?sig=SIGNATURE`. A room is a workflow, and its secret the signature.
 
-use axum::http::{Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
-use super::call::{Description, ReceivedCall, SimulatedAnswer};
-use super::world::World;
+use crate::providers::simulated::{
+    Description, ReceivedCall, Rooms, SimulatedAnswer, SimulatedChannel,
+};
+
+pub(super) const SIMULATED: SimulatedChannel = SimulatedChannel {
+    room: "flow",
+    destination: |simulator, signature| {
+        let address = format!("{simulator}/teams/{}?sig={signature}", SIMULATED.room);
+        (json!({}), address)
+    },
+    api: "",
+    secrets_in_query: &["sig"],
+    is_keyed: false,
+    describe,
+    answer,
+};
 
 /// The largest body, in bytes.
 const BODY_BYTES: usize = 28 * 1024;
 const CARD: &str = "application/vnd.microsoft.card.adaptive";
 
 /// Describes a request by its workflow. There is no key, because a workflow does not dedupe.
-pub(super) fn describe(call: &ReceivedCall) -> Description {
+fn describe(call: &ReceivedCall) -> Description {
     Description {
         key: None,
         subject: call.segments.get(1).map(|name| format!("teams:{name}")),
@@ -20,14 +35,14 @@ pub(super) fn describe(call: &ReceivedCall) -> Description {
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
+fn answer(rooms: &mut Rooms, call: &ReceivedCall, _: OffsetDateTime) -> SimulatedAnswer {
     let ["teams", name] = call.parts()[..] else {
         return refusal(StatusCode::NOT_FOUND, "the path is /teams/NAME");
     };
-    let Some(workflow) = world.state.teams.get_mut(name) else {
+    let Some(workflow) = rooms.get_mut(name) else {
         return refusal(StatusCode::NOT_FOUND, "there is no such workflow");
     };
-    if call.query.get("sig") != Some(&workflow.signature) {
+    if call.query.get("sig") != Some(&workflow.secret) {
         return refusal(StatusCode::UNAUTHORIZED, "the signature is not right");
     }
     if call.method != Method::POST {
