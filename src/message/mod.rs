@@ -3,6 +3,7 @@
 //! [`Facts`] that `store` keeps). [`decode_intake`] decodes an intake message.
 
 mod about;
+mod checks;
 mod discarded;
 mod headers;
 mod intake;

@@ -10,9 +10,9 @@
 
 mod asyncapi;
 
-use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use schemars::transform::RestrictFormats;
+use schemars::transform::{RecursiveTransform, RestrictFormats};
+use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
 pub use asyncapi::{Addresses, asyncapi};
@@ -52,7 +52,16 @@ fn settings() -> SchemaSettings {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     // Formats such as `int64` are specific to Rust.
-    settings.with_transform(RestrictFormats::default())
+    settings
+        .with_transform(RestrictFormats::default())
+        .with_transform(RecursiveTransform(join_lines))
+}
+
+/// Joins the lines of a description, so that it does not depend on where a comment wraps.
+fn join_lines(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
 }
 
 fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {

@@ -3,6 +3,7 @@
 //! compared with the vendors' own descriptions.
 
 mod described;
+mod description;
 mod hosts;
 mod planted;
 mod shape;
