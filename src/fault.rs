@@ -126,6 +126,20 @@ impl StageFault {
     }
 }
 
+/// Codes that more than one module names. They are stored, so they are never renamed.
+pub mod codes {
+    /// It is not known whether a call went through, and it may not be repeated.
+    pub const UNKNOWN_OUTCOME: &str = "unknown_outcome";
+    /// The job's deadline passed.
+    pub const DEADLINE_EXCEEDED: &str = "deadline_exceeded";
+    /// The job's owners died too often without a commit in between.
+    pub const CRASH_LOOP: &str = "crash_loop";
+}
+
+/// What a person can do about [`codes::DEADLINE_EXCEEDED`].
+pub const DEADLINE_HINT: &str =
+    "Publish the job again with a later deadline, or retry it now by hand.";
+
 /// The longest stored error message, in bytes.
 pub const MESSAGE_BYTES: usize = 2048;
 

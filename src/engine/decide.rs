@@ -10,7 +10,9 @@ use super::kept::Kept;
 use super::pipeline::{ErasedOutcome, StageInfo};
 use super::skipped::Skipped;
 use super::stage::{Child, Then};
-use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint, storable};
+use crate::fault::{
+    Certainty, Class, DEADLINE_HINT, StageFault, WaitOn, codes, fingerprint, storable,
+};
 use crate::job::{EffectState, Job, words};
 
 /// How a run of a stage ended.
@@ -363,10 +365,5 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
         "the next attempt would come after the job's deadline; the last one failed with {}",
         last.code
     );
-    failure(
-        at,
-        "deadline_exceeded",
-        &message,
-        "Publish the job again with a later deadline, or retry it now by hand.",
-    )
+    failure(at, codes::DEADLINE_EXCEEDED, &message, DEADLINE_HINT)
 }

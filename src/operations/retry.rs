@@ -4,7 +4,8 @@
 use serde_json::json;
 
 use super::OperationError;
-use crate::job::JobState;
+use crate::fault::codes;
+use crate::job::{JobState, WaitReason};
 use crate::store::{Action, ActionResult, Actor, JobChange, LockedJob, Store, Target, execute};
 
 const RETRY: &str = "
@@ -35,7 +36,7 @@ pub async fn retry(
         if let Some(why) = obstacle(job) {
             return Ok(JobChange::Refused(why));
         }
-        if job.error_code.as_deref() == Some("unknown_outcome") {
+        if job.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
             execute(tx, ALLOW_REPEAT, &[&job.id.0]).await?;
         }
         execute(tx, RETRY, &[&job.id.0]).await?;
@@ -49,15 +50,15 @@ pub async fn retry(
 
 /// Returns why the job cannot be retried, and what to do instead.
 fn obstacle(job: &LockedJob) -> Option<String> {
-    match (job.state, job.wait_reason.as_deref()) {
+    match (job.state, job.wait_reason()) {
         (JobState::Succeeded | JobState::Cancelled, _) => Some(format!(
             "it is {}; publish it again with a new dedupe_key",
             job.state
         )),
-        (JobState::Waiting, Some("children")) => {
+        (JobState::Waiting, Some(WaitReason::Children)) => {
             Some("it waits for its follow-ups; retry the one that is parked".to_owned())
         }
-        (JobState::Waiting, Some("configuration")) => {
+        (JobState::Waiting, Some(WaitReason::Configuration)) => {
             Some("it waits for an account; use `dispatch jobs configure`".to_owned())
         }
         (JobState::Ready | JobState::Running | JobState::Waiting | JobState::Parked, _) => None,

@@ -12,7 +12,7 @@ use super::handle::Store;
 use super::job_row::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
-use crate::job::{JobId, JobState};
+use crate::job::{JobId, JobState, WaitReason};
 use crate::message::outcome;
 
 /// The job that an action is for.
@@ -74,12 +74,20 @@ pub struct LockedJob {
     pub parent: Option<JobId>,
     /// Its state.
     pub state: JobState,
-    /// Why it waits: `children`, `configuration` … (V1).
-    pub wait_reason: Option<String>,
+    /// The stored word of the reason why it waits; a newer worker may have written it.
+    wait_word: Option<String>,
     /// The account that it was configured with.
     pub account: Option<String>,
     /// The code of its last failure.
     pub error_code: Option<String>,
+}
+
+impl LockedJob {
+    /// Returns why it waits, if this version knows the reason.
+    #[must_use]
+    pub fn wait_reason(&self) -> Option<WaitReason> {
+        self.wait_word.as_deref()?.parse().ok()
+    }
 }
 
 const FIND_KEY: &str =
@@ -142,7 +150,7 @@ impl Store {
             JobChange::Already => Ok(ActionResult::Already(job.id, job.state)),
             JobChange::Refused(why) => Ok(ActionResult::Refused(job.id, why)),
             JobChange::Done { now, after } => {
-                let before = json!({"state": job.state, "wait_reason": job.wait_reason});
+                let before = json!({"state": job.state, "wait_reason": job.wait_word});
                 write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
                 tx.commit().await?;
                 Ok(ActionResult::Done {
@@ -181,7 +189,7 @@ impl Store {
             if job.account.as_deref() == Some(account) {
                 return Ok(JobChange::Already);
             }
-            if job.wait_reason.as_deref() != Some("configuration") {
+            if job.wait_reason() != Some(WaitReason::Configuration) {
                 let why = "it does not wait for an account";
                 return Ok(JobChange::Refused(why.to_owned()));
             }
@@ -246,7 +254,7 @@ async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<LockedJob>
         id,
         parent,
         state: state_of(&row)?,
-        wait_reason: row.try_get("wait_reason")?,
+        wait_word: row.try_get("wait_reason")?,
         account: row.try_get("account")?,
         error_code: row.try_get("error_code")?,
     }))

@@ -38,6 +38,7 @@ mod login;
 mod migrate;
 mod new_job;
 mod overdue;
+mod parked;
 mod partitions;
 mod pending_cancels;
 mod pool;

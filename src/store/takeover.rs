@@ -3,12 +3,13 @@
 
 use uuid::Uuid;
 
-use super::announcements::announce_parked;
 use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::error::StoreError;
 use super::handle::Store;
 use super::job_row::state_of;
+use super::parked::{ParkedJob, mark_parked};
 use super::sql::query;
+use crate::fault::codes;
 use crate::job::{JobId, JobState, ReplicaId};
 
 /// Jobs taken from dead owners.
@@ -69,14 +70,13 @@ pub(super) const FREE: &str = "
     )
     UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, blamed = dead.blamed,
         state = CASE WHEN dead.crashes >= $2 THEN 'parked' ELSE 'ready' END, woken_at = NULL,
-        error_code = CASE WHEN dead.crashes >= $2 THEN 'crash_loop' ELSE error_code END,
+        error_code = CASE WHEN dead.crashes >= $2 THEN $4 ELSE error_code END,
         error_message = CASE WHEN dead.crashes >= $2 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
             ELSE error_message END,
         error_hint = CASE WHEN dead.crashes >= $2 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
-            ELSE error_hint END,
-        fingerprint = CASE WHEN dead.crashes >= $2 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
+            ELSE error_hint END
     FROM dead WHERE jobs.id = dead.id
-    RETURNING jobs.id, jobs.pipeline, jobs.state";
+    RETURNING jobs.id, jobs.pipeline, jobs.stage, jobs.state, jobs.error_message";
 
 impl Store {
     /// Ends dead replicas and frees their jobs, a bounded number at a time. The rows are left to
@@ -96,16 +96,22 @@ impl Store {
         };
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
-        for row in query(&tx, FREE, &[&JOBS, &CRASHES, &SUSPECT_AFTER]).await? {
+        for row in query(
+            &tx,
+            FREE,
+            &[&JOBS, &CRASHES, &SUSPECT_AFTER, &codes::CRASH_LOOP],
+        )
+        .await?
+        {
             let id = JobId(row.try_get::<_, Uuid>("id")?);
             if state_of(&row)? == JobState::Parked {
-                parked.push(id);
+                parked.push(ParkedJob::of(&row)?);
             } else {
                 freed.due.push((id, row.try_get("pipeline")?));
             }
         }
         freed.parked = parked.len();
-        announce_parked(&tx, &parked).await?;
+        mark_parked(&tx, codes::CRASH_LOOP, &parked).await?;
         tx.commit().await?;
         Ok(freed)
     }

@@ -13,7 +13,7 @@ use crate::crash_point::reach;
 use crate::engine::{
     Context, Effect, Ended, ErasedPrepared, ErasedStage, Kept, Product, StageInfo,
 };
-use crate::fault::{Class, Fault, StageFault};
+use crate::fault::{Class, DEADLINE_HINT, Fault, StageFault, codes};
 use crate::store::{Claim, IntentOutcome, Tables};
 
 /// The stage due of a claimed job, and what its runs share.
@@ -59,8 +59,8 @@ enum LineFault {
 impl Fault for LineFault {
     fn code(&self) -> &'static str {
         match self {
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::UnknownOutcome => "unknown_outcome",
+            Self::DeadlineExceeded => codes::DEADLINE_EXCEEDED,
+            Self::UnknownOutcome => codes::UNKNOWN_OUTCOME,
         }
     }
 
@@ -70,9 +70,7 @@ impl Fault for LineFault {
 
     fn hint(&self) -> String {
         match self {
-            Self::DeadlineExceeded => {
-                "Publish the job again with a later deadline, or retry it now by hand.".to_owned()
-            }
+            Self::DeadlineExceeded => DEADLINE_HINT.to_owned(),
             Self::UnknownOutcome => {
                 "Check whether the message is at the destination; then retry the job or cancel it."
                     .to_owned()

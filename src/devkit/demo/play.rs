@@ -16,7 +16,7 @@ use super::verify::{self, Check};
 use super::world::{Tenant, World};
 use crate::broker::Publisher;
 use crate::devkit::simulator::witness;
-use crate::job::{JobId, JobState};
+use crate::job::{JobId, JobState, WaitReason};
 use crate::operations;
 use crate::pipelines::dispatch;
 use crate::store::{self, ActionResult, Actor, Role, Store, Target};
@@ -200,7 +200,7 @@ impl<'a> Play<'a> {
         let waits = async || {
             let row = store.job_by_key(SOURCE, key).await?;
             found = row
-                .filter(|row| row.wait_reason.as_deref() == Some("configuration"))
+                .filter(|row| row.wait_reason.as_deref() == Some(WaitReason::Configuration.word()))
                 .map(|row| row.id);
             Ok(found.is_some())
         };
@@ -405,8 +405,8 @@ async fn standing(store: &Store) -> anyhow::Result<Standing> {
     let mut standing = Standing::default();
     for (pipeline, state, reason, jobs) in store.job_counts().await? {
         let is_request = pipeline == dispatch::pipeline().name;
-        let for_configuration = reason.as_deref() == Some("configuration");
-        let is_held = reason.as_deref() == Some("hold");
+        let for_configuration = reason.as_deref() == Some(WaitReason::Configuration.word());
+        let is_held = reason.as_deref() == Some(WaitReason::Hold.word());
         standing.moving += if matches!(state, JobState::Ready | JobState::Running) || is_held {
             jobs
         } else {

@@ -154,11 +154,13 @@ fn the_page_of_error_codes_has_every_code_of_the_sources_and_no_other() {
             .split("#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default();
-        // The literals of every function that returns a code, up to the end of the function.
-        let bodies = production
-            .split("fn code(")
-            .skip(1)
-            .filter_map(|rest| rest.split("\n    }\n").next());
+        // The literals of every function that returns a code, up to the end of the function, and
+        // those that several modules name.
+        let body = |start: &'static str, end: &'static str| {
+            let bodies = production.split(start).skip(1);
+            bodies.filter_map(move |rest| rest.split(end).next())
+        };
+        let bodies = body("fn code(", "\n    }\n").chain(body("pub mod codes {", "\n}\n"));
         known.extend(
             bodies
                 .flat_map(literals)

@@ -88,7 +88,7 @@ pub(super) const CASES: &[Case] = &[
     case("due::STALE", "'dispatch', 64, 600, 1", 20, 4),
     case("due::UNSTAMP_OF", "1, 1000, 0", 20, 4),
     case("due::UNSTAMP_ENDED", "1000", 100, 4),
-    case("takeover::FREE", "500, 5, 2", 200, 8),
+    case("takeover::FREE", "500, 5, 2, 'crash_loop'", 200, 8),
     case(
         "cancel_many::PAGE",
         "now(), NULL, 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000",
@@ -224,7 +224,7 @@ pub(super) const CASES: &[Case] = &[
         RUNNING,
         2,
     ),
-    case("overdue::OVERDUE", "500", 20, 4),
+    case("overdue::OVERDUE", "500, 'deadline_exceeded', ''", 20, 4),
     case("quotas::JOBS_OF_PRODUCER", "2000, 'producer-7'", 2_010, 0),
     empty("quotas::JOBS_OF_PRODUCER", "2000, 'nobody'", 10),
     case("quotas::JOBS_WITHOUT_PRODUCER", "2000", 2_010, 0),

@@ -1,0 +1,54 @@
+//! What jobs that a duty parks have in common: their fingerprints and their events.
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::announcements::announce_parked;
+use super::error::StoreError;
+use super::sql::execute;
+use crate::fault::fingerprint;
+use crate::job::JobId;
+
+/// A job that was parked in this transaction.
+pub(super) struct ParkedJob {
+    id: JobId,
+    pipeline: String,
+    stage: String,
+    message: String,
+}
+
+const FINGERPRINTS: &str = "
+    UPDATE jobs SET fingerprint = given.fingerprint FROM unnest($1::uuid[], $2::text[]) AS given (id, fingerprint)
+    WHERE jobs.id = given.id";
+
+impl ParkedJob {
+    pub(super) fn of(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: JobId(row.try_get::<_, Uuid>("id")?),
+            pipeline: row.try_get("pipeline")?,
+            stage: row.try_get("stage")?,
+            message: row.try_get("error_message")?,
+        })
+    }
+}
+
+/// Gives jobs that are parked with `code` their fingerprints, which only [`fingerprint`] makes, and
+/// announces them.
+pub(super) async fn mark_parked(
+    tx: &Transaction<'_>,
+    code: &str,
+    parked: &[ParkedJob],
+) -> Result<(), StoreError> {
+    if parked.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = parked.iter().map(|job| job.id.0).collect();
+    let fingerprints: Vec<String> = parked
+        .iter()
+        .map(|job| fingerprint(&job.pipeline, &job.stage, code, &job.message))
+        .collect();
+    execute(tx, FINGERPRINTS, &[&ids, &fingerprints]).await?;
+    let ids: Vec<JobId> = parked.iter().map(|job| job.id).collect();
+    announce_parked(tx, &ids).await
+}
