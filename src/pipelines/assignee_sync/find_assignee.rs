@@ -1,8 +1,10 @@
 //! Finds the group's assignee among the users of the work item's account.
 //!
-//! *Needs*: nothing. *Effects*: none. The stage reads our own tables and the account's users
-//! (cached for up to five minutes). *Safe to repeat*: the stage only reads, and `patch_work_item`
-//! checks again that the result is still valid.
+//! *Needs*: nothing.
+//! *Effects*: none. The stage reads our own tables and the account's users (cached for up to five
+//! minutes).
+//! *Safe to repeat*: the stage only reads, and `patch_work_item` checks again that the result is
+//! still valid.
 
 use std::time::Duration;
 

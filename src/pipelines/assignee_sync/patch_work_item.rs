@@ -1,10 +1,11 @@
 //! Writes the assignee, unless the group has another assignee by now or a person has changed the
 //! work item.
 //!
-//! *Needs*: `find_assignee`. *Effects*: K1 on `work_item:{integration}:{id}`: a PATCH that tests
-//! the revision first. One PATCH per work item at a time. *Safe to repeat*: after a PATCH whose
-//! answer was lost, the work item already has the value, and the ledger identifies it as our own
-//! write. Azure DevOps refuses a PATCH for an older revision.
+//! *Needs*: `find_assignee`.
+//! *Effects*: K1 on `work_item:{integration}:{id}`: a PATCH that tests the revision first. One
+//! PATCH per work item at a time.
+//! *Safe to repeat*: after a PATCH whose answer was lost, the work item already has the value, and
+//! the ledger identifies it as our own write. Azure DevOps refuses a PATCH for an older revision.
 
 use std::time::Duration;
 

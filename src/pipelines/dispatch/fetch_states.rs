@@ -1,10 +1,11 @@
 //! Reads the present state of the account and of the identity.
 //!
-//! *Needs*: `check_account`. *Effects*: none in the ledger. A token that expires within five
-//! minutes is refreshed at Microsoft Entra. *Safe to repeat*: the stage reads our own tables;
-//! tokens stay there, and later stages read them by identity. One refresh at a time saves its
-//! tokens in place of those that it refreshed. The previous refresh token stays valid at Entra; if
-//! it does not, the job waits for a person.
+//! *Needs*: `check_account`.
+//! *Effects*: none in the ledger. A token that expires within five minutes is refreshed at
+//! Microsoft Entra.
+//! *Safe to repeat*: the stage reads our own tables; tokens stay there, and later stages read them
+//! by identity. One refresh at a time saves its tokens in place of those that it refreshed. The
+//! previous refresh token stays valid at Entra; if it does not, the job waits for a person.
 
 use std::time::Duration;
 

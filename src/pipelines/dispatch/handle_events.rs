@@ -1,8 +1,9 @@
 //! Selects the service-hook events that are genuine and new.
 //!
-//! *Needs*: `fetch_states`. *Effects*: none. An event counts as seen only after
-//! `update_assignments` has committed it, so the events of a job that is parked before that stage
-//! are not lost. *Safe to repeat*: the stage only reads our own tables and the stored request.
+//! *Needs*: `fetch_states`.
+//! *Effects*: none. An event counts as seen only after `update_assignments` has committed it, so
+//! the events of a job that is parked before that stage are not lost.
+//! *Safe to repeat*: the stage only reads our own tables and the stored request.
 //!
 //! Events are only hints, because the present state of the work item decides. Only the sender and
 //! the work item are parsed from a body. Source: Microsoft, "Service hooks events"

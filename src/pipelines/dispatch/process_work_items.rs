@@ -1,10 +1,11 @@
 //! Reads the present state of each work item concerned. The present state decides and an event is
 //! only a hint, so order, loss and repetition of events do not matter.
 //!
-//! *Needs*: `fetch_states`, `search_issues`, `handle_events`. *Effects*: none. The stage reads
-//! work items and the categories of their states. *Safe to repeat*: the stage only reads. A repeat
-//! reads a newer state, and revisions prevent an older one from being applied after it. Pieces
-//! that were read are kept if the stage is interrupted.
+//! *Needs*: `fetch_states`, `search_issues`, `handle_events`.
+//! *Effects*: none. The stage reads work items and the categories of their states.
+//! *Safe to repeat*: the stage only reads. A repeat reads a newer state, and revisions prevent an
+//! older one from being applied after it. Pieces that were read are kept if the stage is
+//! interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Reads the profile of the token's owner.
 //!
-//! *Needs*: `fetch_states`. *Effects*: none. The stage reads the profile from Azure DevOps. *Safe
-//! to repeat*: the stage only reads, and each version of the tokens is refreshed once, by one of
-//! the jobs that use it.
+//! *Needs*: `fetch_states`.
+//! *Effects*: none. The stage reads the profile from Azure DevOps.
+//! *Safe to repeat*: the stage only reads, and each version of the tokens is refreshed once, by one
+//! of the jobs that use it.
 
 use std::time::Duration;
 

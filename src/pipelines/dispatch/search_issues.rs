@@ -1,9 +1,11 @@
 //! Finds the work items that match the request's search.
 //!
-//! *Needs*: `fetch_states`. *Effects*: none. The stage calls the search of Azure DevOps, or makes
-//! no call if the request has no search. *Safe to repeat*: the stage only reads. A different
-//! answer is equally valid, because the present state of the work items is read afterwards. Pages
-//! that were read are kept if the stage is interrupted.
+//! *Needs*: `fetch_states`.
+//! *Effects*: none. The stage calls the search of Azure DevOps, or makes no call if the request has
+//! no search.
+//! *Safe to repeat*: the stage only reads. A different answer is equally valid, because the present
+//! state of the work items is read afterwards. Pages that were read are kept if the stage is
+//! interrupted.
 
 use std::time::Duration;
 

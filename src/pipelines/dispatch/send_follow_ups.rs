@@ -1,10 +1,11 @@
 //! Makes the follow-ups of the changes: assignees to other linked work items, messages to people,
 //! and an answer to a click.
 //!
-//! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`. *Effects*:
-//! none outside Postgres. Follow-ups are data that the commit inserts; their ids derive from
-//! parent, generation and target. *Safe to repeat*: the same changes result in the same targets,
-//! so a repeat cannot duplicate a follow-up.
+//! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`.
+//! *Effects*: none outside Postgres. Follow-ups are data that the commit inserts; their ids derive
+//! from parent, generation and target.
+//! *Safe to repeat*: the same changes result in the same targets, so a repeat cannot duplicate a
+//! follow-up.
 
 use std::collections::{BTreeMap, BTreeSet};
 

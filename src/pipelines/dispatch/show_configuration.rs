@@ -1,9 +1,10 @@
 //! Makes a configuration template for a job without a usable account. The job then waits until a
 //! person chooses an account.
 //!
-//! *Needs*: `check_account`; `fetch_states` and `get_accounts` if they have run. *Effects*: none.
-//! The engine announces the template with the wait; if a click created the job, a follow-up asks
-//! that person. *Safe to repeat*: the stage only combines the output of earlier stages.
+//! *Needs*: `check_account`; `fetch_states` and `get_accounts` if they have run.
+//! *Effects*: none. The engine announces the template with the wait; if a click created the job, a
+//! follow-up asks that person.
+//! *Safe to repeat*: the stage only combines the output of earlier stages.
 
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! Plans the assignees and statuses of the linked groups.
 //!
-//! *Needs*: `fetch_states`, `process_work_items`. *Effects*: none. `update_assignments` applies
-//! the plan. *Safe to repeat*: the stage only reads our own tables, and applying the plan detects
-//! changes that were made meanwhile.
+//! *Needs*: `fetch_states`, `process_work_items`.
+//! *Effects*: none. `update_assignments` applies the plan.
+//! *Safe to repeat*: the stage only reads our own tables, and applying the plan detects changes
+//! that were made meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

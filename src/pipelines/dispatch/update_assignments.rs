@@ -1,9 +1,10 @@
 //! Applies the plan in one transaction: assignees, subscriptions, statuses and activity. The same
 //! transaction marks the events as seen.
 //!
-//! *Needs*: `fetch_states`, `handle_events`, `sync_assignees`. *Effects*: none outside Postgres.
-//! The changes to our own tables (K0) are data, which the commit of the checkpoint applies. *Safe
-//! to repeat*: changes and checkpoint are one transaction, and a link accepts only a revision
+//! *Needs*: `fetch_states`, `handle_events`, `sync_assignees`.
+//! *Effects*: none outside Postgres. The changes to our own tables (K0) are data, which the commit
+//! of the checkpoint applies.
+//! *Safe to repeat*: changes and checkpoint are one transaction, and a link accepts only a revision
 //! newer than its last one.
 
 use super::{FetchStates, HandleEvents, SyncAssignees};

@@ -1,12 +1,12 @@
 //! Delivers the message through its destination's channel.
 //!
-//! *Needs*: `render_message`. *Effects*: the class that the channel declares (K1, K2 or K3). The
-//! key derives from job, generation, stage and `destination:{id}`, or `interaction:{job}` for an
-//! answer to a click. *Safe to repeat*: a keyed delivery is repeated with the same key. Before an
-//! at-least-once delivery with an unknown outcome is repeated, the engine records that a duplicate
-//! is possible, or parks the job if the destination's policy is `hold`. If some recipients are
-//! refused for now, the names of the others are kept with the job, and a repeat delivers only to
-//! the rest.
+//! *Needs*: `render_message`.
+//! *Effects*: the class that the channel declares (K1, K2 or K3). The key derives from job,
+//! generation, stage and `destination:{id}`, or `interaction:{job}` for an answer to a click.
+//! *Safe to repeat*: a keyed delivery is repeated with the same key. Before an at-least-once
+//! delivery with an unknown outcome is repeated, the engine records that a duplicate is possible,
+//! or parks the job if the destination's policy is `hold`. If some recipients are refused for now,
+//! the names of the others are kept with the job, and a repeat delivers only to the rest.
 
 use std::time::Duration;
 
