@@ -5,9 +5,16 @@ pub(super) struct Migration {
     pub(super) version: i32,
     /// Statements that insert rows of this version, after it has been applied.
     pub(super) sample: &'static str,
-    /// The tables whose rows the migration changes or deletes. All other rows stay as they are.
-    pub(super) changes: &'static [&'static str],
+    /// What the migration does to rows. All other rows stay as they are.
+    pub(super) changes: &'static [Change],
     pub(super) expected: &'static [Expectation],
+}
+
+/// A table whose rows a migration changes or deletes.
+pub(super) struct Change {
+    pub(super) table: &'static str,
+    /// The columns that it changes. In all others, rows stay as they are; rows may be deleted.
+    pub(super) columns: &'static [&'static str],
 }
 
 /// Statements, and their result after the migration: rows separated by commas with columns
@@ -20,6 +27,10 @@ pub(super) struct Expectation {
 
 const fn expect(sql: &'static str, result: &'static str) -> Expectation {
     Expectation { sql, result }
+}
+
+const fn changes(table: &'static str, columns: &'static [&'static str]) -> Change {
+    Change { table, columns }
 }
 
 macro_rules! migration {
@@ -44,9 +55,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(9, &[], V9),
     migration!(10, &[], V10),
     migration!(11, &[], V11),
-    migration!(12, &["job_keys"], V12),
+    migration!(12, &[changes("job_keys", &[])], V12),
     migration!(13, &[], V13),
-    migration!(14, &["jobs"], V14),
+    migration!(14, &[changes("jobs", &["wait_observed"])], V14),
     migration!(15, &[], V15),
     migration!(16, &[], V16),
     migration!(17, &[], V17),

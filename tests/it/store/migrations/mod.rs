@@ -12,7 +12,7 @@ use dispatch_worker::store;
 use refinery::Target;
 
 use crate::support::TestDatabase;
-use expected::{Expectation, MIGRATIONS, Migration};
+use expected::{Change, Expectation, MIGRATIONS, Migration};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -75,6 +75,19 @@ async fn all_rows(database: &TestDatabase) -> BTreeMap<String, Rows> {
     tables
 }
 
+/// Returns the rows of a table without the columns that a migration may change.
+async fn unchanged_part(database: &TestDatabase, change: &Change) -> Rows {
+    let Change { table, columns } = change;
+    let but = columns.join("', '");
+    let select = format!(
+        "SELECT format('json_build_array(%s)::text', string_agg(quote_ident(attname) || '::text', ', ' ORDER BY attnum))
+         FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('{but}')"
+    );
+    let expression = database.rows(&select).await.concat().concat();
+    let rows = rows_of(database, table, &expression).await;
+    Rows { expression, rows }
+}
+
 /// Applies the migrations up to this version; returns the versions that were applied now.
 async fn apply(database: &TestDatabase, version: i32) -> Vec<i32> {
     let mut client = database.pool.get().await.expect("a connection");
@@ -90,15 +103,27 @@ async fn apply(database: &TestDatabase, version: i32) -> Vec<i32> {
 async fn migrate_and_check(database: &TestDatabase, migration: &Migration) {
     let version = migration.version;
     let before = all_rows(database).await;
+    let mut kept = Vec::new();
+    for change in migration.changes {
+        kept.push(unchanged_part(database, change).await);
+    }
     assert_eq!(apply(database, version).await, [version]);
     for (table, old) in &before {
-        let changes = migration.changes.contains(&table.as_str());
+        let changes = migration.changes.iter().any(|one| one.table == table);
         let rows = rows_of(database, table, &old.expression).await;
         assert_eq!(
             rows != old.rows,
             changes,
             "V{version}: {table} before: {:?}, after: {rows:?}",
             old.rows
+        );
+    }
+    for (Change { table, .. }, old) in migration.changes.iter().zip(&kept) {
+        let rows = rows_of(database, table, &old.expression).await;
+        let added: Vec<_> = rows.iter().filter(|row| !old.rows.contains(row)).collect();
+        assert!(
+            added.is_empty(),
+            "V{version}: {table} has rows that differ in other columns: {added:?}"
         );
     }
     for Expectation { sql, result } in migration.expected {
@@ -150,11 +175,12 @@ async fn insert_sample(database: &TestDatabase, migration: &Migration) {
 
 #[test]
 fn every_migration_has_sample_rows_and_expectations() {
-    let versions: Vec<i32> = embedded::migrations::runner()
+    let mut versions: Vec<i32> = embedded::migrations::runner()
         .get_migrations()
         .iter()
         .map(|migration| migration.version())
         .collect();
+    versions.sort_unstable();
     let tested: Vec<i32> = MIGRATIONS
         .iter()
         .filter(|migration| !migration.expected.is_empty())
