@@ -219,12 +219,11 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_rates_in_the_settings_are_the_governor_s() {
-    let printed = output(&dispatch(&["settings"]));
-    assert!(
-        printed.contains(&format!("`{}`", default_rates())),
-        "{printed}"
-    );
+fn the_rates_in_the_documents_are_the_governor_s() {
+    let rates = default_rates();
+    for page in ["docs/destinations.md", "docs/reference/settings.md"] {
+        assert!(document(page).contains(rates), "{page} lacks {rates}");
+    }
 }
 
 #[test]
