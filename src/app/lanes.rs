@@ -49,7 +49,7 @@ impl IncarnationLanes<'_> {
             .incarnation(Arc::clone(self.lease), health, Arc::clone(self.throttle));
         let publisher = process.context.publisher.clone();
         (process.spawn)(
-            "deafness",
+            "consumer_liveness",
             Box::pin(check_lanes(watches, publisher, self.over.child_token())),
         );
         limiters

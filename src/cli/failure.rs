@@ -33,8 +33,13 @@ fn is_usage(error: &anyhow::Error) -> bool {
 }
 
 fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
+    // A transparent error stands for its inner one, which is not in the chain.
+    match cause.downcast_ref() {
+        Some(OperationError::Invalid(_)) => return true,
+        Some(OperationError::Store(inner)) => return is_usage_itself(inner),
+        _ => {}
+    }
     cause.is::<Usage>()
-        || matches!(cause.downcast_ref(), Some(OperationError::Invalid(_)))
         || cause.is::<Unset>()
         || cause.is::<NotRight>()
         || cause.is::<UnknownSettings>()
@@ -69,6 +74,14 @@ mod tests {
             &anyhow!("its address is not right")
                 .context(NotRight("a provider's setting"))
                 .context("starting")
+        ));
+        let url = StoreError::Url("use …".to_owned());
+        assert!(is_usage(&OperationError::Store(url).into()));
+        assert!(is_usage(
+            &OperationError::Invalid("use …".to_owned()).into()
+        ));
+        assert!(!is_usage(
+            &OperationError::Unknown("gone".to_owned()).into()
         ));
         assert!(!is_usage(&anyhow!("there is no such job")));
         assert!(!is_usage(&StoreError::ReadOnly.into()));

@@ -98,7 +98,7 @@ impl Rotate {
             left,
             ..
         } = &rotation;
-        output.answer(&rotation, || {
+        output.answer(&json!(rotation), || {
             if *left == 0 {
                 format!("every value is sealed with key {key}")
             } else {

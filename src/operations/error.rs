@@ -1,6 +1,5 @@
 //! Errors of operations.
 
-use crate::broker::BrokerError;
 use crate::erasure::ErasureError;
 use crate::fault::StageFault;
 use crate::store::StoreError;
@@ -30,9 +29,6 @@ pub enum OperationError {
     /// An erasure failed.
     #[error(transparent)]
     Erasure(#[from] ErasureError),
-    /// A message was not published.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
     /// A state for the audit log cannot be encoded.
     #[error("the change cannot be encoded as JSON")]
     Encode(#[from] serde_json::Error),

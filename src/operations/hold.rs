@@ -16,7 +16,8 @@ const PLACE: &str = "
 /// Places a hold, for `length` from now on, and returns its end.
 ///
 /// # Errors
-/// [`OperationError::NotPossible`] for the wait key of a concurrency limit, which is no destination;
+/// [`OperationError::Invalid`] for a text that is no scope; [`OperationError::NotPossible`] for the
+/// wait key of a concurrency limit, which is no destination;
 /// [`OperationError::Store`].
 pub async fn hold(
     store: &Store,
@@ -24,6 +25,7 @@ pub async fn hold(
     scope: &str,
     length: Duration,
 ) -> Result<OffsetDateTime, OperationError> {
+    check_scope(scope).map_err(OperationError::Invalid)?;
     if let Some((destination, _)) = scope.split_once('#') {
         return Err(OperationError::NotPossible(format!(
             "expected a destination, got the wait key of its concurrency limit; use '{destination}'"
@@ -41,4 +43,37 @@ pub async fn hold(
         })
     });
     Ok(change.await?.0)
+}
+
+/// Checks a scope: a misspelt one would hold nothing without an error.
+///
+/// # Errors
+/// What is expected.
+pub fn check_scope(text: &str) -> Result<(), String> {
+    let parts: Vec<&str> = text.split('|').collect();
+    if parts.len() == 3 && parts.iter().all(|part| !part.trim().is_empty()) {
+        return Ok(());
+    }
+    Err("expected three parts, such as 'acme|azure_devops|dev.azure.com' or 'acme|discord|7'; use a scope as `dispatch holds list` \
+         shows it"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_three_parts() {
+        for right in [
+            "acme|azure_devops|dev.azure.com",
+            "*|discord|bot-1f2e3d4c5b6a7988",
+            "acme|webhook|7#seats",
+        ] {
+            assert_eq!(check_scope(right), Ok(()));
+        }
+        for wrong in ["acme", "acme|discord", "acme||7", "acme|discord|7|8"] {
+            assert!(check_scope(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! ★ What a person can do, a file for each action. Each action checks the actor's permission and
 //! the precondition, makes the change and writes the audit row, in one transaction; an action of
 //! more transactions writes an audit row before the first and one after the last. The command line
-//! calls these functions, and so does everything else that acts for a person.
+//! calls these functions, and so does everything else that acts for a person. What producers do by
+//! message, cancelling and configuring a job, stands in the store, which the worker calls.
 //!
 //! The words of the audit log are [`Action`](crate::store::Action), and what a role permits is
 //! decided there.
@@ -41,7 +42,7 @@ pub use discard_many::discard_many;
 pub use erase::{Erased, Erasing};
 pub use error::OperationError;
 pub use export_secrets::export_secrets;
-pub use hold::hold;
+pub use hold::{check_scope, hold};
 pub use import_tracker::import_tracker;
 pub use register_destination::{CheckedDestination, DestinationSettings, register_destination};
 pub use register_identity::register_identity;

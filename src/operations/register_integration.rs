@@ -23,8 +23,8 @@ pub struct IntegrationSettings<'a> {
     pub assignee_outbound: Option<bool>,
     /// Whether the status is synchronised from Azure DevOps.
     pub status_inbound: Option<bool>,
-    /// Whether the account is disabled: its jobs wait.
-    pub disabled: Option<bool>,
+    /// Disables the account: its jobs wait. `false` keeps the state; `switch_integration` enables it.
+    pub disabled: bool,
 }
 
 /// Registers an account. Jobs that wait for the previous identity to sign in continue with the new
@@ -47,7 +47,7 @@ pub async fn register_integration(
             assignee_inbound: settings.assignee_inbound,
             assignee_outbound: settings.assignee_outbound,
             status_inbound: settings.status_inbound,
-            disabled: settings.disabled,
+            disabled: settings.disabled.then_some(true),
         };
         let row = register_installation(tx, &new).await?;
         let before = row.before.as_ref().and_then(|before| before.identity_id);

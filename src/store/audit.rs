@@ -170,7 +170,7 @@ const AUDIT: &str = "
 impl Store {
     /// Makes a change of one transaction and writes its audit row in it. Jobs that wait for the
     /// cause that the change removes are released in the same transaction, even if nothing was
-    /// changed. Returns the answer of the change and the number of released jobs.
+    /// changed. Without a change and a cause, the transaction is rolled back. Returns the answer of the change and the number of released jobs.
     ///
     /// # Errors
     /// [`StoreError::NotPermitted`] before anything is done; errors of `change`, and
@@ -189,6 +189,9 @@ impl Store {
             audit,
             gone,
         } = change(&tx).await?;
+        if audit.is_none() && gone.is_none() {
+            return Ok((answer, Released::default()));
+        }
         if let Some((before, after)) = audit {
             write_audit(&tx, actor, action, None, &before, &after).await?;
         }

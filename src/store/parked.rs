@@ -18,7 +18,7 @@ pub(super) struct ParkedJob {
     message: String,
 }
 
-const FINGERPRINTS: &str = "
+pub(super) const FINGERPRINTS: &str = "
     UPDATE jobs SET fingerprint = given.fingerprint FROM unnest($1::uuid[], $2::text[]) AS given (id, fingerprint)
     WHERE jobs.id = given.id";
 

@@ -3,7 +3,7 @@
 
 use super::{
     backlog, cancel_many, causes, controls, dead_letters, discard_many, due, headers, inspect,
-    listing, overdue, quotas, releases, resolve, takeover,
+    listing, overdue, parked, quotas, releases, resolve, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -23,6 +23,7 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("due::UNSTAMP_ENDED", due::UNSTAMP_ENDED),
     ("takeover::FREE", takeover::FREE),
     ("overdue::OVERDUE", overdue::OVERDUE),
+    ("parked::FINGERPRINTS", parked::FINGERPRINTS),
     ("quotas::JOBS_OF_PRODUCER", quotas::JOBS_OF_PRODUCER),
     (
         "quotas::JOBS_WITHOUT_PRODUCER",

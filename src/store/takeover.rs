@@ -74,7 +74,8 @@ pub(super) const FREE: &str = "
         error_message = CASE WHEN dead.crashes >= $2 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
             ELSE error_message END,
         error_hint = CASE WHEN dead.crashes >= $2 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
-            ELSE error_hint END
+            ELSE error_hint END,
+        first_failed_at = CASE WHEN dead.crashes >= $2 THEN coalesce(first_failed_at, now()) ELSE first_failed_at END
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.id, jobs.pipeline, jobs.stage, jobs.state, jobs.error_message";
 

@@ -60,7 +60,7 @@ impl Register {
             assignee_inbound: self.assignee_inbound,
             assignee_outbound: self.assignee_outbound,
             status_inbound: self.status_inbound,
-            disabled: self.disabled.then_some(true),
+            disabled: self.disabled,
         };
         let actor = self.consent.actor();
         let changed = operations::register_integration(&store, &actor, &settings);

@@ -225,6 +225,12 @@ pub(super) const CASES: &[Case] = &[
         2,
     ),
     case("overdue::OVERDUE", "500, 'deadline_exceeded', ''", 20, 4),
+    case(
+        "parked::FINGERPRINTS",
+        "ARRAY[job(1), job(2)], ARRAY['0a', '0b']",
+        10,
+        4,
+    ),
     case("quotas::JOBS_OF_PRODUCER", "2000, 'producer-7'", 2_010, 0),
     empty("quotas::JOBS_OF_PRODUCER", "2000, 'nobody'", 10),
     case("quotas::JOBS_WITHOUT_PRODUCER", "2000", 2_010, 0),
