@@ -9,7 +9,7 @@
 //! the vendor documents that it creates one message for each `requestId`, which is the effect's key,
 //! but not for how long, nor whether webhooks have it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
@@ -22,7 +22,7 @@ use super::channel::{
     Rendered, decode,
 };
 use super::http::{HttpClient, HttpRequest, HttpResponse};
-use super::http_fault::{Provider, provider};
+use super::http_fault::{Patience, Provider, provider, retry_after};
 use super::kind::ChannelKind;
 use super::said::Said;
 use super::text::{Capped, LINK_BREAK, cut, unlinked, visible};
@@ -30,7 +30,8 @@ use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
 
 /// One message a second in a space, shared by all its webhooks
-/// (<https://developers.google.com/workspace/chat/limits>).
+/// (<https://developers.google.com/workspace/chat/limits>). Each destination has this rate for
+/// itself; the destinations of a space share only the hold after a 429.
 static GOOGLE_CHAT: Provider = provider!("google_chat", "Google Chat", 1 calls in 1 s);
 
 /// The description of this channel.
@@ -104,7 +105,11 @@ impl GoogleChat {
         if let Some(refusal) = refusal(&answer) {
             return Err(refusal.into());
         }
-        let answer = answer.success()?;
+        let patience = Patience {
+            retry_after: retry_after(&answer.headers, SystemTime::now()),
+            with_all: answer.status == 429,
+        };
+        let answer = answer.success_or(patience)?;
         let created: Created = answer.json()?;
         Ok(Delivered::whole(Some(created.name)))
     }
@@ -133,6 +138,12 @@ impl Channel for GoogleChat {
         Rendered(text.finish())
     }
 
+    fn shared_limit(&self, config: &ChannelConfig) -> Option<String> {
+        let url = self.target(config).ok()?;
+        // With the host: an address elsewhere must not hold other organizations' spaces.
+        Some(format!("{}/spaces/{}", url.host_str()?, space(&url)?))
+    }
+
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
         self.target(config).map(|_| ())
     }
@@ -148,17 +159,27 @@ impl Channel for GoogleChat {
 /// Returns whether `url` is `…/spaces/SPACE/messages` with the two credentials. A `requestId` or
 /// `messageId` of its own would make one message of all.
 fn is_webhook(url: &Url) -> bool {
-    let parts: Vec<&str> = url.path_segments().into_iter().flatten().collect();
     let has = |wanted: &str| {
         url.query_pairs()
             .any(|(name, value)| name == wanted && !value.is_empty())
     };
-    matches!(parts[..], [.., "spaces", space, "messages"] if !space.is_empty())
+    space(url).is_some()
         && has("key")
         && has("token")
         && url
             .query_pairs()
             .all(|(name, _)| PARAMETERS.contains(&name.as_ref()))
+}
+
+/// Returns the id of the space of `…/spaces/SPACE/messages`. It is part of a hold's scope, where `|`
+/// separates the parts.
+fn space(url: &Url) -> Option<&str> {
+    let parts: Vec<&str> = url.path_segments()?.collect();
+    let [.., "spaces", id, "messages"] = parts[..] else {
+        return None;
+    };
+    let is_of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    (!id.is_empty() && id.chars().all(is_of_id)).then_some(id)
 }
 
 /// Returns the refusal of an address that is no longer valid, or `None` if the status decides. The
@@ -183,18 +204,22 @@ fn refusal(answer: &HttpResponse) -> Option<Refusal> {
     })
 }
 
-/// Returns one line of plain text as pieces. Neither syntax of the vendor, Chat's own and Markdown,
-/// finds markup, a link (`<url|text>`, `[text](url)`) or a mention (`<users/all>`) in them
-/// (<https://developers.google.com/workspace/chat/format-messages>): the two have no escape in
-/// common, but both require a sign to touch the text that it formats, and a hair space parts them.
+/// Returns one line of plain text as pieces in which Chat's own syntax finds no markup, list, link
+/// (`<url|text>`) or mention (`<users/all>`)
+/// (<https://developers.google.com/workspace/chat/format-messages>). The syntax has no escape, but a
+/// sign formats only what it touches, and begins a list only before a space, so a hair space follows
+/// each sign. The signs of Markdown's links, headings and quotations are treated in the same way;
+/// the rest of Markdown, such as numbered lists, is not.
 fn escape(line: &str) -> Vec<String> {
     let mut pieces = Vec::with_capacity(line.len());
     let mut at_start = true;
     for character in unlinked(line).chars() {
         pieces.push(match character {
-            '*' | '_' | '~' | '<' | ']' => format!("{character}{LINK_BREAK}"),
             // Only at the start do they begin a list, a heading or a quotation.
-            '-' | '+' | '#' | '>' if at_start => format!("{LINK_BREAK}{character}{LINK_BREAK}"),
+            '*' | '-' | '+' | '#' | '>' if at_start => {
+                format!("{LINK_BREAK}{character}{LINK_BREAK}")
+            }
+            '*' | '_' | '~' | '<' | ']' => format!("{character}{LINK_BREAK}"),
             // Code may begin and end with a space, so a similar sign stands for it.
             '`' => "\u{2cb}".to_owned(),
             c => visible(c).to_string(),
@@ -208,7 +233,8 @@ fn escape(line: &str) -> Vec<String> {
 mod simulation {
     //! The requests, and the simulated webhooks at
     //! `/google_chat/v1/spaces/SPACE/messages?key=KEY&token=TOKEN`. A room is a space, and its secret
-    //! the token.
+    //! the token; the key is the same for all. A repeated `requestId` creates another message, since
+    //! the vendor does not document otherwise for webhooks.
 
     use reqwest::{Method, StatusCode};
     use serde_json::{Value, json};
@@ -220,6 +246,7 @@ mod simulation {
     };
 
     const MESSAGE_BYTES: usize = 32_000;
+    const KEY: &str = "simulated-key";
 
     pub(super) const REQUESTS: &[Fact] = &[Fact {
         name: "message of a webhook of Google Chat",
@@ -244,7 +271,7 @@ mod simulation {
         room: "AAAA",
         destination: |simulator, token| {
             let path = format!("google_chat/v1/spaces/{}/messages", SIMULATED.room);
-            let address = format!("{simulator}/{path}?key=key&token={token}");
+            let address = format!("{simulator}/{path}?key={KEY}&token={token}");
             (json!({}), address)
         },
         api: "",
@@ -264,42 +291,34 @@ mod simulation {
 
     fn answer(rooms: &mut Rooms, call: &ReceivedCall, _: OffsetDateTime) -> SimulatedAnswer {
         let ["google_chat", "v1", "spaces", space, "messages"] = call.parts()[..] else {
-            return refusal(StatusCode::NOT_FOUND, "NOT_FOUND");
+            return refusal(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path");
         };
+        if call.query.get("key").is_none_or(|key| key != KEY) {
+            let message = "API key not valid. Please pass a valid API key.";
+            return refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message);
+        }
         let Some(room) = rooms.get_mut(space).filter(|_| call.method == Method::POST) else {
-            return refusal(StatusCode::NOT_FOUND, "NOT_FOUND");
+            return refusal(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such space");
         };
         if call.query.get("token") != Some(&room.secret) {
-            return refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED");
+            let message = "the token is not right";
+            return refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message);
         }
         let body = call.json::<Value>().unwrap_or_default();
         let has_text = body["text"].as_str().is_some_and(|text| !text.is_empty());
         if !has_text || call.body.len() > MESSAGE_BYTES {
-            return refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT");
+            let message = "the text is missing or too long";
+            return refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message);
         }
-        let known = call
-            .query
-            .get("requestId")
-            .and_then(|key| room.keys.get(key));
-        let created = |place: usize, text: &Value| {
-            let name = format!("spaces/{space}/messages/{place}");
-            SimulatedAnswer::ok(&json!({"name": name, "text": text}))
-        };
-        if let Some(place) = known {
-            return created(*place, &body["text"]).detail(json!({"deduped": true}));
-        }
-        let place = room.received.len();
-        if let Some(key) = call.query.get("requestId") {
-            room.keys.insert(key.clone(), place);
-        }
-        let answer = created(place, &body["text"]).effect();
+        let name = format!("spaces/{space}/messages/{}", room.received.len());
+        let created = json!({"name": name, "text": body["text"]});
         room.received.push(body);
-        answer
+        SimulatedAnswer::ok(&created).effect()
     }
 
-    fn refusal(status: StatusCode, word: &str) -> SimulatedAnswer {
-        let error = json!({"code": status.as_u16(), "message": "refused", "status": word});
-        SimulatedAnswer::json(status, &json!({"error": error})).detail(json!({"refused": word}))
+    fn refusal(status: StatusCode, word: &str, message: &str) -> SimulatedAnswer {
+        let error = json!({"code": status.as_u16(), "message": message, "status": word});
+        SimulatedAnswer::json(status, &json!({"error": error})).detail(json!({"refused": message}))
     }
 }
 
@@ -351,94 +370,100 @@ mod tests {
         let request = server.received().remove(0);
         let target =
             "/v1/spaces/AAA/messages?key=canary-key&token=canary-token&threadKey=t&requestId=k1";
-        assert_eq!(
-            (request.method.as_str(), request.target.as_str()),
-            ("POST", target)
-        );
+        let sent = (request.method.as_str(), request.target.as_str());
+        assert_eq!(sent, ("POST", target));
         assert_eq!(request.json(), json!({"text": "Hello\nthere"}));
     }
 
     #[tokio::test]
     async fn a_failure_is_classified_and_does_not_show_the_address() {
+        let (never, later) = (Class::Permanent, Class::Transient { retry_after: None });
+        let limited = |retry_after| Class::RateLimited { retry_after };
+        let seven = Some(Duration::from_secs(7));
+        let (not_done, unknown) = (Certainty::NotDone, Certainty::Unknown);
+        let slow_down = || reply(429, "retry-after: 7\r\n", "");
         let bad_key = r#"{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}"#;
-        for (answer, code, certainty) in [
-            (
-                reply(400, "", bad_key),
-                "google_chat.unauthorized",
-                Certainty::NotDone,
-            ),
-            (
-                reply(400, "", "{}"),
-                "google_chat.refused",
-                Certainty::NotDone,
-            ),
-            (
-                reply(403, "", ""),
-                "google_chat.forbidden",
-                Certainty::NotDone,
-            ),
-            (
-                reply(404, "", ""),
-                "google_chat.not_found",
-                Certainty::NotDone,
-            ),
-            (
-                reply(429, "", ""),
-                "google_chat.rate_limited",
-                Certainty::NotDone,
-            ),
-            (
-                reply(503, "", ""),
-                "google_chat.server_error",
-                Certainty::Unknown,
-            ),
-            (
-                reply(200, "", "{}"),
-                "google_chat.malformed_answer",
-                Certainty::Unknown,
-            ),
-            (
-                Reply::Lose,
-                "google_chat.connection_lost",
-                Certainty::Unknown,
-            ),
+        for (answer, code, class, certainty) in [
+            (reply(400, "", bad_key), "unauthorized", &never, not_done),
+            (reply(400, "", "{}"), "refused", &never, not_done),
+            (reply(401, "", ""), "unauthorized", &never, not_done),
+            (reply(403, "", ""), "forbidden", &never, not_done),
+            (reply(404, "", ""), "not_found", &never, not_done),
+            (reply(429, "", ""), "rate_limited", &limited(None), not_done),
+            (slow_down(), "rate_limited", &limited(seven), not_done),
+            (reply(503, "", ""), "server_error", &later, unknown),
+            (reply(200, "", "{}"), "malformed_answer", &later, unknown),
+            (Reply::Lose, "connection_lost", &later, unknown),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
-            assert_eq!((fault.code(), fault.certainty()), (code, certainty));
+            assert_eq!(fault.code(), format!("google_chat.{code}"));
+            let got = (&fault.class(), fault.certainty());
+            assert_eq!(got, (class, certainty), "{code}");
+            assert_eq!(fault.limits_all(), code == "rate_limited", "{code}");
             assert!(!format!("{fault:?} {}", crate::fault::chain(&fault)).contains("canary"));
         }
-        let fault = deliver(reply(404, "", "")).await.0.unwrap_err();
-        assert!(
-            fault.hint().contains("Create a webhook"),
-            "{}",
-            fault.hint()
-        );
+        let hint = deliver(reply(404, "", "")).await.0.unwrap_err().hint();
+        assert!(hint.contains("Create a webhook"), "{hint}");
     }
 
     #[test]
-    fn neither_syntax_finds_markup_links_or_mentions() {
-        let lines = [
-            "<users/all> *b* `c`",
-            "<https://x.example|click>",
-            "[a](b)",
-            "> # quote",
-            "a-b",
-        ];
-        let Rendered(text) = chat().render(&message("_t_", &lines));
-        let expected = [
-            "_|t_|",
-            "<|users/all> *|b*| \u{2cb}c\u{2cb}",
-            "<|https|://x|.example|click>",
-            "[a]|(b)",
-            "|>| # quote",
-            "a-b",
-        ];
-        // The sign `|` of the third line is the vendor's own; everywhere else it stands for a break.
-        let told: Vec<String> = text
-            .lines()
-            .map(|line| line.replace(LINK_BREAK, "|"))
-            .collect();
-        assert_eq!(told, expected);
+    fn webhooks_of_one_space_share_a_limit_whose_name_shows_no_credential() {
+        for hook in ["key=canary&token=canary", "key=k&token=t&threadKey=x"] {
+            let address = format!("https://chat.googleapis.com/v1/spaces/A-_1/messages?{hook}");
+            let limit = chat().shared_limit(&config(&address));
+            assert_eq!(limit.as_deref(), Some("chat.googleapis.com/spaces/A-_1"));
+        }
+    }
+
+    #[cfg(feature = "devkit")]
+    #[tokio::test]
+    async fn a_simulated_space_checks_both_credentials_and_does_not_dedupe() {
+        use crate::providers::simulated::{ReceivedCall, Room, Rooms};
+
+        let mut rooms = Rooms::from([("AAAA".to_owned(), Room::default())]);
+        let mut post = |query: &str| {
+            let path = "/google_chat/v1/spaces/AAAA/messages";
+            let none = reqwest::header::HeaderMap::new();
+            let body = br#"{"text": "x"}"#.to_vec();
+            let call = ReceivedCall::new(Method::POST, path, Some(query), none, body);
+            let now = time::OffsetDateTime::UNIX_EPOCH;
+            let answer = (simulation::SIMULATED.answer)(&mut rooms, &call, now);
+            let body = str::from_utf8(&answer.body).unwrap();
+            (answer.effect, reply(answer.status.as_u16(), "", body))
+        };
+        for (query, code) in [
+            ("token=", "google_chat.unauthorized"),
+            ("key=other&token=", "google_chat.unauthorized"),
+            ("key=simulated-key&token=other", "google_chat.forbidden"),
+        ] {
+            let (effect, answer) = post(query);
+            let fault = deliver(answer).await.0.unwrap_err();
+            assert_eq!((effect, fault.code()), (false, code));
+        }
+        for _ in 0..2 {
+            let (effect, answer) = post("key=simulated-key&token=&requestId=k1");
+            assert!(effect && deliver(answer).await.0.is_ok());
+        }
+    }
+
+    #[test]
+    fn the_syntax_of_chat_finds_no_markup_lists_links_or_mentions() {
+        // In the expected text, `|` stands for a break, except for the vendor's own before `click`.
+        for (line, expected) in [
+            ("<users/all> *b*", "<|users/all> *|b*|"),
+            ("`c`", "\u{2cb}c\u{2cb}"),
+            ("<https://x.example|click>", "<|https|://x|.example|click>"),
+            ("[a](b)", "[a]|(b)"),
+            ("> # quote", "|>| # quote"),
+            ("a-b", "a-b"),
+            ("* item", "|*| item"),
+            (" - item", " |-| item"),
+            ("1. item", "1. item"),
+            ("===", "==="),
+        ] {
+            let Rendered(text) = chat().render(&message("_t_", &[line]));
+            assert_eq!(text.replace(LINK_BREAK, "|"), format!("_|t_|\n{expected}"));
+        }
     }
 
     #[test]
@@ -451,14 +476,12 @@ mod tests {
     #[test]
     fn only_a_webhook_s_address_is_accepted_and_it_is_not_shown() {
         let space = "https://chat.googleapis.com/v1/spaces/AAA/messages";
+        let check = |rest: &str| chat().check_config(&config(&format!("{space}{rest}")));
         for good in [
             "?key=k&token=t",
             "?key=k&token=t&threadKey=x&messageReplyOption=y",
         ] {
-            assert_eq!(
-                chat().check_config(&config(&format!("{space}{good}"))),
-                Ok(())
-            );
+            assert_eq!(check(good), Ok(()));
         }
         for bad in [
             "",
@@ -466,14 +489,11 @@ mod tests {
             "?key=canary&token=",
             "?key=k&token=canary&requestId=1",
             "/7?key=canary&token=t",
+            "/spaces/A|B/messages?key=canary&token=t",
         ] {
-            let BadConfig(why) = chat()
-                .check_config(&config(&format!("{space}{bad}")))
-                .unwrap_err();
-            assert!(
-                why.contains("the secret") && !why.contains("canary"),
-                "{why}"
-            );
+            let BadConfig(why) = check(bad).unwrap_err();
+            let is_right = why.contains("the secret") && !why.contains("canary");
+            assert!(is_right, "{why}");
         }
     }
 }

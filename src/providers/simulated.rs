@@ -53,9 +53,6 @@ pub struct Room {
     /// Bodies of received messages, oldest first.
     #[serde(default)]
     pub received: Vec<Value>,
-    /// The places in `received` of the messages that came with a key.
-    #[serde(default)]
-    pub keys: BTreeMap<String, usize>,
 }
 
 /// Returns the channel whose simulation has this name, that is, the channel's kind.
@@ -342,7 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn the_witness_is_told_neither_a_token_in_a_path_nor_a_signature_nor_what_a_form_says() {
+    fn the_witness_is_told_neither_a_token_in_a_path_nor_a_secret_of_a_query_nor_what_a_form_says()
+    {
         let call = |target: &str| {
             let (path, query) = target
                 .split_once('?')
@@ -368,6 +366,11 @@ mod tests {
                 "/teams/flow?sp=x&sig=canary&sv=1",
                 "/teams/flow",
                 Some("sp=x&sig=***&sv=1"),
+            ),
+            (
+                "/google_chat/v1/spaces/AAAA/messages?key=canary&token=canary&requestId=k1",
+                "/google_chat/v1/spaces/AAAA/messages",
+                Some("key=***&token=***&requestId=k1"),
             ),
             (
                 "/contoso/webhooks/1/kept?signal=1&x",

@@ -11,7 +11,7 @@ use dispatch_worker::operations::retry;
 use dispatch_worker::providers::channel::CHANNELS;
 use dispatch_worker::providers::kind::ChannelKind;
 use dispatch_worker::providers::simulated::SimulatedChannel;
-use dispatch_worker::providers::{slack, teams};
+use dispatch_worker::providers::{google_chat, slack, teams};
 use dispatch_worker::store::{Actor, EffectRow, JobRow, JobView, Role, Target};
 use dispatch_worker::tracker::DestinationDocument;
 use serde_json::{Value, json};
@@ -153,6 +153,7 @@ async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpre
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
     slack_has_plain_text(&state);
+    google_chat_has_text_without_markup(&state);
     teams_has_an_escaped_card(&state);
     discord_has_escaped_text_without_mentions(&state);
     the_mail_has_no_header_of_the_text(&state);
@@ -178,6 +179,15 @@ fn slack_has_plain_text(state: &State) {
         (&slack["text"], &slack["mrkdwn"], &slack["link_names"]),
         (&json!(text), &json!(false), &json!(false))
     );
+}
+
+fn google_chat_has_text_without_markup(state: &State) {
+    // The sign `|` stands for a hair space.
+    let text = "WEB-2 is now assigned to Ann\n\
+        @everyone <|!channel> <|at>x<|/at> [a]|(b)   Bcc: eve|@evil|.example\n\
+        Work item 19 in Azure DevOps decided.";
+    let text = text.replace('|', "\u{200a}");
+    assert_eq!(received(state, &google_chat::KIND), [json!({"text": text})]);
 }
 
 fn teams_has_an_escaped_card(state: &State) {
@@ -291,8 +301,10 @@ async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
     done(&world).await;
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
-    let slack = received(&state, &slack::KIND)[0]["text"].as_str().unwrap();
-    assert!(slack.chars().count() <= 4000 && slack.ends_with('…'));
+    for kind in [&slack::KIND, &google_chat::KIND] {
+        let text = received(&state, kind)[0]["text"].as_str().unwrap();
+        assert!(text.chars().count() <= 4000 && text.ends_with('…'));
+    }
     assert!(received(&state, &teams::KIND)[0].to_string().len() <= 28 * 1024);
     let posted = &state.discord.webhooks[HOOK_ID].posted[0].content;
     assert!(posted.chars().count() <= 2000 && posted.ends_with('…'));
@@ -408,12 +420,9 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
         (parent.state, parent.wait_reason.as_deref()),
         (JobState::Waiting, Some("children"))
     );
-    let view = message(&world).await;
+    let (view, mails) = (message(&world).await, state(&world).await.mail.received);
     assert_eq!(
-        (
-            effect(&view).unknowns,
-            state(&world).await.mail.received.len()
-        ),
+        (effect(&view).unknowns, mails.len()),
         (0, 1),
         "the message was not sent again"
     );
@@ -428,12 +437,9 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
         .unwrap();
     done(&world).await;
     let (view, mails) = (message(&world).await, state(&world).await.mail.received);
+    let sent = effect(&view);
     assert_eq!(
-        (
-            effect(&view).state.as_str(),
-            effect(&view).unknowns,
-            mails.len()
-        ),
+        (sent.state.as_str(), sent.unknowns, mails.len()),
         ("confirmed", 1, 2)
     );
     assert_eq!(
@@ -481,14 +487,8 @@ async fn a_slow_mail_server_is_waited_for_and_a_hanging_one_times_out_without_an
             .await,
         "email.timed_out"
     );
-    let view = message(&world).await;
-    assert_eq!(
-        (
-            effect(&view).unknowns,
-            state(&world).await.mail.received.len()
-        ),
-        (0, 1)
-    );
+    let (view, mails) = (message(&world).await, state(&world).await.mail.received);
+    assert_eq!((effect(&view).unknowns, mails.len()), (0, 1));
 }
 
 fn message_id(mail: &str) -> Option<String> {

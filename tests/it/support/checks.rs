@@ -220,7 +220,8 @@ fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
 /// confirmed, never more than once. At-least-once: once, and at most once more for each recorded
 /// unknown outcome.
 fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: &mut Vec<String>) {
-    for effect in evidence.effects.iter().filter(|effect| !is_keyless(effect)) {
+    let is_counted = |effect: &&EffectFact| !effect.kind.as_deref().is_some_and(is_keyless);
+    for effect in evidence.effects.iter().filter(is_counted) {
         let times = evidence
             .witness
             .iter()
@@ -257,11 +258,10 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
     }
 }
 
-/// Returns whether requests of the channel carry no key of the effect. Tests of such a channel
-/// count its requests themselves.
-fn is_keyless(effect: &EffectFact) -> bool {
-    let channel = effect.kind.as_deref().and_then(simulated);
-    channel.is_some_and(|(_, channel)| !channel.is_keyed)
+/// Returns whether requests of this kind of channel carry no key of the effect. Tests of such a
+/// channel count its requests themselves.
+fn is_keyless(kind: &str) -> bool {
+    simulated(kind).is_some_and(|(_, channel)| !channel.is_keyed)
 }
 
 /// Returns whether a request belongs to this effect. A PATCH that tests another revision than the
@@ -294,7 +294,7 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
             // A token refresh is not an effect of a job.
             Provider::Entra => true,
             // See [`is_keyless`].
-            Provider::Chat(_) if entry.key.is_none() => true,
+            Provider::Chat(kind) if is_keyless(kind) => true,
             Provider::Chat(_) | Provider::Discord | Provider::Webhook | Provider::Email => {
                 evidence.effects.iter().any(|effect| is_of(entry, effect))
             }
@@ -316,6 +316,7 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
 
 /// Tests of the checkers: they report each planted breach, and nothing in a correct world.
 mod planted {
+    use dispatch_worker::providers::google_chat;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
@@ -386,7 +387,7 @@ mod planted {
     #[test]
     fn every_planted_breach_is_reported() {
         type Plant = fn(&mut Evidence);
-        let plants: [(&str, Plant); 10] = [
+        let plants: [(&str, Plant); 11] = [
             ("a stage twice", |it| {
                 it.checkpoints.insert(1, it.checkpoints[0].clone())
             }),
@@ -412,6 +413,13 @@ mod planted {
             }),
             ("an effect without an intent", |it| {
                 it.witness.push(request(&json!("somebody else's")))
+            }),
+            ("a message of a keyed channel without a key", |it| {
+                let provider = Provider::chat(&google_chat::KIND);
+                it.witness.push(Entry {
+                    provider,
+                    ..request(&Value::Null)
+                })
             }),
         ];
         for (what, plant) in plants {

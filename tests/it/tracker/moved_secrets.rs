@@ -1,6 +1,7 @@
 //! A stored secret is never sent to a place that it was not given for: a change of a destination's
 //! kind, host or channel requires the secret again.
 
+use dispatch_worker::providers::channel::CHANNELS;
 use dispatch_worker::tracker::{DestinationDocument, TrackerDocument, TrackerFault, import};
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ type Kind = (
 /// A kind and its settings, the new kind and settings, and the expected part of the error.
 type Move = (&'static str, Value, &'static str, Value, String);
 
+/// Returns the kinds of all channels, in the order of [`CHANNELS`].
 fn kinds() -> Vec<Kind> {
     let hook = "https://discord.com/api/webhooks/42/canary-kept-token";
     vec![
@@ -43,6 +45,12 @@ fn kinds() -> Vec<Kind> {
             vec![],
         ),
         (
+            "google_chat",
+            json!({}),
+            "https://chat.example/v1/spaces/AAA/messages?key=canary-kept-key&token=canary-kept-token",
+            vec![],
+        ),
+        (
             "slack",
             json!({"channel": "C1"}),
             "canary-kept-token",
@@ -64,6 +72,13 @@ fn kinds() -> Vec<Kind> {
             )],
         ),
     ]
+}
+
+#[test]
+fn every_channel_is_tried() {
+    let tried: Vec<&str> = kinds().iter().map(|(kind, ..)| *kind).collect();
+    let channels: Vec<&str> = CHANNELS.iter().map(|kind| kind.name()).collect();
+    assert_eq!(tried, channels);
 }
 
 /// Returns the changes that change the place of a destination: of its public settings, or of its

@@ -63,6 +63,7 @@ fn a_request_outside_the_table_is_reported_and_a_valid_one_is_not() {
             .chain(of_searches())
             .chain(of_discord())
             .chain(of_slack_and_teams())
+            .chain(of_google_chat())
             .chain(of_others()),
     );
 }
@@ -278,6 +279,36 @@ fn of_slack_and_teams() -> Vec<Row> {
             JSON,
             card("null"),
             Some("requires `sig`"),
+        ),
+    ]
+}
+
+fn of_google_chat() -> Vec<Row> {
+    let text = || json!({"text": "string"});
+    vec![
+        (
+            "POST /google_chat/v1/spaces/AAAA/messages?key=***&token=***&requestId=k1",
+            JSON,
+            text(),
+            None,
+        ),
+        (
+            "POST /google_chat/v1/spaces/AAAA/messages?key=***&token=***",
+            JSON,
+            text(),
+            Some("requires `requestId`"),
+        ),
+        (
+            "POST /google_chat/v1/spaces/AAAA/messages?token=***&requestId=k1",
+            JSON,
+            text(),
+            Some("requires `key`"),
+        ),
+        (
+            "POST /google_chat/v1/spaces/AAAA/messages?key=***&token=***&requestId=k1&messageId=m",
+            JSON,
+            text(),
+            Some("no query parameter `messageId`"),
         ),
     ]
 }
