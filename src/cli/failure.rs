@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_setting_is_told_from_a_failure_however_deep_it_lies() {
+    fn a_wrong_setting_is_distinguished_from_a_failure_however_deep_it_lies() {
         let setting: Result<(), _> = Err(StoreError::Url("use …".to_owned()));
         assert!(is_usage(&setting.context("opening").unwrap_err()));
         assert!(is_usage(&anyhow::Error::new(Usage("use --yes".to_owned()))));

@@ -114,8 +114,8 @@ impl Identities {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::List(list) => list.run(output).await,
-            Self::Register(register) => register.given.run(output, Deed::Register).await,
-            Self::SetTokens(set) => set.given.run(output, Deed::SetTokens).await,
+            Self::Register(register) => register.given.run(output, TokenAction::Register).await,
+            Self::SetTokens(set) => set.given.run(output, TokenAction::SetTokens).await,
             Self::Test(test) => test.run(output).await,
         }
     }
@@ -204,13 +204,13 @@ impl Test {
 
 /// The action on the given tokens.
 #[derive(Clone, Copy)]
-enum Deed {
+enum TokenAction {
     Register,
     SetTokens,
 }
 
 impl Given {
-    async fn run(self, output: Output, deed: Deed) -> anyhow::Result<ExitCode> {
+    async fn run(self, output: Output, action: TokenAction) -> anyhow::Result<ExitCode> {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (file, bytes) = contents(&self.file)?;
@@ -219,12 +219,12 @@ impl Given {
             .context(file)?;
         let actor = operator(self.reason);
         let Who { organization, name } = &self.who;
-        let (identity, released) = match deed {
-            Deed::Register => {
+        let (identity, released) = match action {
+            TokenAction::Register => {
                 operations::register_identity(&store, &keyring, &actor, organization, name, &tokens)
                     .await?
             }
-            Deed::SetTokens => {
+            TokenAction::SetTokens => {
                 operations::set_tokens(&store, &keyring, &actor, organization, name, &tokens)
                     .await?
             }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_right_is_told_without_its_tokens() {
+    fn an_invalid_file_is_reported_without_its_tokens() {
         for (text, right) in [
             ("{}", "expected a token"),
             (

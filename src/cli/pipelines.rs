@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_the_largest_unit_that_divides_them() {
+    fn durations_are_printed_in_the_largest_unit_that_divides_them() {
         assert_eq!(
             [0.5, 30.0, 90.0, 300.0, 43_200.0].map(seconds),
             ["0.5 s", "30 s", "90 s", "5 min", "12 h"]

@@ -133,13 +133,13 @@ mod tests {
     use crate::config::{Links, WorkerSettings};
 
     #[test]
-    fn each_setting_is_told_once_with_its_default_and_hidden_ones_are_not() {
+    fn each_setting_is_listed_once_with_its_default_and_hidden_ones_are_not() {
         let inner = |name: &'static str| Links::augment_args(Command::new(name));
         let command = Command::new("x")
             .subcommand(WorkerSettings::augment_args(inner("worker")))
             .subcommand(inner("jobs"));
         let settings = settings(&command);
-        let told = |name: &str| {
+        let count = |name: &str| {
             settings
                 .iter()
                 .filter(|setting| setting.environment == name)
@@ -147,16 +147,16 @@ mod tests {
         };
         assert_eq!(
             (
-                told("DISPATCH_DATABASE_URL"),
-                told("DISPATCH_CONCURRENCY"),
-                told("DISPATCH_CRASH_AT")
+                count("DISPATCH_DATABASE_URL"),
+                count("DISPATCH_CONCURRENCY"),
+                count("DISPATCH_CRASH_AT")
             ),
             (1, 1, 0)
         );
         assert_eq!(
             (
-                told("DISPATCH_DATABASE_URL_FILE"),
-                told("DISPATCH_DATABASE_CA_FILE")
+                count("DISPATCH_DATABASE_URL_FILE"),
+                count("DISPATCH_DATABASE_CA_FILE")
             ),
             (1, 0)
         );

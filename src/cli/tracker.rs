@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_document_is_told_by_its_path_and_without_its_secrets() {
+    fn a_wrong_document_is_reported_by_its_path_and_without_its_secrets() {
         let secret = r#"{"integrations":[{"account_id":"a","account_name":"contoso","hook_secrets":"canary"}]}"#;
         let error = parse::<TrackerDocument>(secret.as_bytes())
             .unwrap_err()

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::passes::Deed;
+use super::passes::RowEdit;
 use super::words::Words;
 use super::{Erasure, ErasureError, Whose};
 
@@ -209,29 +209,30 @@ impl Erasure<'_> {
         self.audit(&letters).await?;
         self.delete_letters(&letters).await?;
         for (table, condition) in OF_JOBS {
-            self.pass(table, Deed::Delete, condition, &[&slug]).await?;
+            self.pass(table, RowEdit::Delete, condition, &[&slug])
+                .await?;
         }
         let pattern = self.pattern.clone();
         for (table, condition) in OF_FORGOTTEN_JOBS {
-            self.pass(table, Deed::Delete, condition, &[&pattern])
+            self.pass(table, RowEdit::Delete, condition, &[&pattern])
                 .await?;
         }
         if !self.is_dry {
             self.client.execute(KEEP_FOUND, &[&id]).await?;
         }
         for (table, condition) in OF_GROUPS {
-            self.pass(table, Deed::Delete, condition, &[&id]).await?;
+            self.pass(table, RowEdit::Delete, condition, &[&id]).await?;
         }
         self.people(id).await?;
         for (table, condition) in REGISTERED {
-            self.pass(table, Deed::Delete, condition, &[&id]).await?;
+            self.pass(table, RowEdit::Delete, condition, &[&id]).await?;
         }
         let accounts = accounts(self.client, id).await?;
         for (table, condition) in OF_ACCOUNTS {
-            self.pass(table, Deed::Delete, condition, &[&accounts])
+            self.pass(table, RowEdit::Delete, condition, &[&accounts])
                 .await?;
         }
-        let producers = Deed::Set("organizations = array_remove(organizations, $1)");
+        let producers = RowEdit::Set("organizations = array_remove(organizations, $1)");
         self.pass(
             "producers",
             producers,
@@ -272,13 +273,18 @@ impl Erasure<'_> {
         if self.is_dry {
             self.pass(
                 "organization_integrations",
-                Deed::Delete,
+                RowEdit::Delete,
                 "t.organization_id = $1",
                 &[&id],
             )
             .await?;
-            self.pass("identities", Deed::Delete, "t.organization_id = $1", &[&id])
-                .await?;
+            self.pass(
+                "identities",
+                RowEdit::Delete,
+                "t.organization_id = $1",
+                &[&id],
+            )
+            .await?;
             self.count("integrations", accounts.len() as u64);
             self.count("organizations", 1);
             return Ok(());

@@ -21,7 +21,7 @@ const LEAVES: &str = "
     ORDER BY name";
 
 /// The action of a pass on the rows that it finds.
-pub(super) enum Deed<'a> {
+pub(super) enum RowEdit<'a> {
     /// Updates the rows with this `SET` clause.
     Set(&'a str),
     Delete,
@@ -33,7 +33,7 @@ impl Erasure<'_> {
     pub(super) async fn pass(
         &mut self,
         table: &'static str,
-        deed: Deed<'_>,
+        change: RowEdit<'_>,
         condition: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<(), ErasureError> {
@@ -47,7 +47,7 @@ impl Erasure<'_> {
                         "t.ctid >= '({first},0)' AND t.ctid < '({},0)' AND ({condition})",
                         first + WINDOW
                     );
-                    rows += self.window(&name, &deed, &window, parameters).await?;
+                    rows += self.window(&name, &change, &window, parameters).await?;
                     first += WINDOW;
                 }
             }
@@ -62,7 +62,7 @@ impl Erasure<'_> {
     async fn window(
         &self,
         name: &str,
-        deed: &Deed<'_>,
+        change: &RowEdit<'_>,
         window: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, ErasureError> {
@@ -76,9 +76,9 @@ impl Erasure<'_> {
                 .await?;
             return Ok(u64::try_from(row.try_get::<_, i64>("rows")?).unwrap_or(0));
         }
-        let sql = match deed {
-            Deed::Set(set) => format!("UPDATE {name} t SET {set} WHERE {window}"),
-            Deed::Delete => format!("DELETE FROM {name} t WHERE {window}"),
+        let sql = match change {
+            RowEdit::Set(set) => format!("UPDATE {name} t SET {set} WHERE {window}"),
+            RowEdit::Delete => format!("DELETE FROM {name} t WHERE {window}"),
         };
         Ok(self.client.execute(&sql, parameters).await?)
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::types::Json;
 
-use super::passes::Deed;
+use super::passes::RowEdit;
 use super::words::Words;
 use super::{Erasure, ErasureError, Whose};
 use crate::secrets::Place;
@@ -87,11 +87,11 @@ impl Erasure<'_> {
         self.audit(&letters).await?;
         self.in_groups(id).await?;
         for table in ["group_subscriptions", "team_members", "project_members"] {
-            self.pass(table, Deed::Delete, "t.user_id = $1", &[&id])
+            self.pass(table, RowEdit::Delete, "t.user_id = $1", &[&id])
                 .await?;
         }
         if self.is_dry {
-            self.pass("user_emails", Deed::Delete, "t.user_id = $1", &[&id])
+            self.pass("user_emails", RowEdit::Delete, "t.user_id = $1", &[&id])
                 .await?;
         } else {
             self.client.execute(FORGET, &[&id]).await?;
@@ -105,21 +105,21 @@ impl Erasure<'_> {
         let (as_text, pseudonym) = (id.to_string(), self.pseudonym.clone());
         self.pass(
             "activities",
-            Deed::Set("user_id = NULL"),
+            RowEdit::Set("user_id = NULL"),
             "t.user_id = $1",
             &[&id],
         )
         .await?;
         self.pass(
             "group_history",
-            Deed::Set("before = CASE before WHEN $1 THEN $2 ELSE before END, after = CASE after WHEN $1 THEN $2 ELSE after END"),
+            RowEdit::Set("before = CASE before WHEN $1 THEN $2 ELSE before END, after = CASE after WHEN $1 THEN $2 ELSE after END"),
             "t.field = 'assignee' AND $2::text IS NOT NULL AND (t.before = $1 OR t.after = $1)",
             &[&as_text, &pseudonym],
         )
         .await?;
         self.pass(
             "group_assignees",
-            Deed::Set("user_id = NULL"),
+            RowEdit::Set("user_id = NULL"),
             "t.user_id = $1",
             &[&id],
         )

@@ -1,6 +1,6 @@
 //! Replaces names by the pseudonym in every column with texts.
 
-use super::passes::Deed;
+use super::passes::RowEdit;
 use super::{Erasure, ErasureError};
 
 /// The columns of a table with text and with JSON. Sealed columns are not included: those that may
@@ -96,7 +96,7 @@ impl Erasure<'_> {
             let condition = format!("$2::text IS NOT NULL AND ({})", named.join(" OR "));
             self.pass(
                 table,
-                Deed::Set(&set.join(", ")),
+                RowEdit::Set(&set.join(", ")),
                 &condition,
                 &[&pattern, &pseudonym],
             )

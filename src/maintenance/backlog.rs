@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::{Backlog, Count, Store};
 use crate::worker::IntakeThrottle;
 
@@ -27,7 +27,7 @@ impl Duty for CountBacklog {
     };
 
     /// Reads one page of the count.
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let counted = self
             .store
             .count_backlog(&mut self.count, self.throttle.backlog_limit)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::engine::Product;
 use crate::store::{CauseCursor, CommitError, StoreError, Tables};
 use crate::worker::{WorkerContext, version_key};
@@ -25,7 +25,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
     };
 
     /// Tests a bounded number of causes. A cause that cannot be tested does not stop the others.
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let more = match self.context.writer.retest_causes(&mut self.at).await {
             Ok(more) => more,
             Err(CommitError::Changes(fault)) => {

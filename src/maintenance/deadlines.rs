@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::Store;
 
 pub(super) struct Deadlines(pub(super) Store);
@@ -17,7 +17,7 @@ impl Duty for Deadlines {
         late_after: Duration::from_secs(30),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.0.park_overdue().await?)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::engine::Product;
 use crate::job::{JobId, ReplicaId};
 use crate::store::{Circle, StoreError, Tables};
@@ -39,12 +39,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 
     /// Wakes every lane. A queue whose depth cannot be read does not delay the others for long;
     /// the round returns the last error.
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let stamping = self.context.stamps.while_stamping();
         let mut met = Ok(false);
         for limiter in self.limiters.clone() {
-            if let Err(trouble) = self.wake_lane(&limiter).await {
-                met = Err(trouble);
+            if let Err(error) = self.wake_lane(&limiter).await {
+                met = Err(error);
             }
         }
         stamping.done();
@@ -56,7 +56,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
     /// Fills the lane's queue up to twice the lane's capacity, or to what the lane completes in
     /// two rounds, whichever is more. The rest of a backlog stays in Postgres, where its order can
     /// still be fair.
-    async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), Trouble> {
+    async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), DutyError> {
         let depth = self.context.publisher.depth(limiter.lane.queue).await?;
         let soon = limiter.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
         let room = soon
@@ -88,7 +88,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
     }
 
     /// Wakes due rows of a pipeline, at most once around the circle of organizations.
-    async fn wake_due(&mut self, pipeline: &'static str, room: usize) -> Result<(), Trouble> {
+    async fn wake_due(&mut self, pipeline: &'static str, room: usize) -> Result<(), DutyError> {
         let mut left = room;
         let mut is_whole = self.circles.get(pipeline).is_none_or(Circle::begins);
         for _ in 0..LOOKS {

@@ -13,7 +13,7 @@ use crate::fault::chain;
 use crate::telemetry::names;
 
 /// The error of a failed round.
-pub type Trouble = Box<dyn Error + Send + Sync>;
+pub type DutyError = Box<dyn Error + Send + Sync>;
 
 /// The schedule of a duty.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,10 @@ pub trait Duty: Send + 'static {
 
     /// Does one bounded round. Returns `true` if there is more to do, with which the same run
     /// continues. `now` is this machine's clock.
-    fn round(&mut self, now: OffsetDateTime) -> impl Future<Output = Result<bool, Trouble>> + Send;
+    fn round(
+        &mut self,
+        now: OffsetDateTime,
+    ) -> impl Future<Output = Result<bool, DutyError>> + Send;
 }
 
 /// The longest delay before a failed run is repeated.
@@ -51,12 +54,12 @@ struct Seen {
     plan: Plan,
     since: Instant,
     done: Option<Instant>,
-    trouble: Option<String>,
+    last_error: Option<String>,
 }
 
 /// The status of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct DutyStatus {
     pub duty: &'static str,
     /// Whether the duty has not been done for too long.
     pub is_late: bool,
@@ -66,14 +69,14 @@ pub struct Standing {
 
 impl Duties {
     /// Returns the status of every duty, by name, and sets the gauge of late duties.
-    pub fn standings(&self) -> Vec<Standing> {
+    pub fn standings(&self) -> Vec<DutyStatus> {
         let seen = self.seen();
-        let standings: Vec<_> = seen.values().map(Seen::standing).collect();
-        for standing in &standings {
-            metrics::gauge!(names::DUTY_LATE, "duty" => standing.duty)
-                .set(f64::from(u8::from(standing.is_late)));
+        let statuses: Vec<_> = seen.values().map(Seen::status).collect();
+        for status in &statuses {
+            metrics::gauge!(names::DUTY_LATE, "duty" => status.duty)
+                .set(f64::from(u8::from(status.is_late)));
         }
-        standings
+        statuses
     }
 
     fn expect(&self, plan: Plan) {
@@ -81,7 +84,7 @@ impl Duties {
             plan,
             since: Instant::now(),
             done: None,
-            trouble: None,
+            last_error: None,
         });
     }
 
@@ -94,19 +97,19 @@ impl Duties {
         match result {
             Ok(()) => {
                 seen.done = Some(Instant::now());
-                if seen.trouble.take().is_some() {
+                if seen.last_error.take().is_some() {
                     tracing::info!(duty = plan.name, "the duty succeeded again");
                 }
             }
             Err(why) => {
-                if seen.trouble.is_none() {
+                if seen.last_error.is_none() {
                     tracing::warn!(
                         duty = plan.name,
                         error = why,
                         "the duty failed; it is repeated"
                     );
                 }
-                seen.trouble = Some(why);
+                seen.last_error = Some(why);
             }
         }
     }
@@ -117,7 +120,7 @@ impl Duties {
 }
 
 impl Seen {
-    fn standing(&self) -> Standing {
+    fn status(&self) -> DutyStatus {
         let (since, limit) = match self.done {
             Some(done) => (done.elapsed(), self.plan.late_after),
             None => (self.since.elapsed(), self.plan.late_after.min(FIRST_WITHIN)),
@@ -128,8 +131,8 @@ impl Seen {
         } else {
             "not done yet".to_owned()
         };
-        let trouble = self
-            .trouble
+        let error = self
+            .last_error
             .as_ref()
             .map(|why| format!("; last error: {why}"))
             .unwrap_or_default();
@@ -138,10 +141,10 @@ impl Seen {
         } else {
             String::new()
         };
-        Standing {
+        DutyStatus {
             duty: self.plan.name,
             is_late,
-            detail: format!("{late}{last}{trouble}"),
+            detail: format!("{late}{last}{error}"),
         }
     }
 }
@@ -171,16 +174,16 @@ async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
                 return Ok(true);
             }
         }
-        Ok::<_, Trouble>(false)
+        Ok::<_, DutyError>(false)
     };
     // A run with a round that hangs is cut off a little later than a run that is merely long.
     let ended = tokio::time::timeout(plan.at_most + plan.at_most / 4, rounds).await;
     let (outcome, result, pause) = match ended {
         Ok(Ok(false)) => ("done", Ok(()), plan.every),
         Ok(Ok(true)) => ("more", Ok(()), plan.every.min(Duration::from_secs(1))),
-        Ok(Err(trouble)) => (
+        Ok(Err(error)) => (
             "failed",
-            Err(chain(trouble.as_ref())),
+            Err(chain(error.as_ref())),
             plan.every.min(AGAIN_AFTER),
         ),
         Err(_) => (
@@ -215,7 +218,7 @@ mod tests {
             late_after: Duration::from_secs(120),
         };
 
-        async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
             match self.0.remove(0) {
                 Ok(more) => Ok(more),
                 Err(why) => Err(why.into()),
@@ -231,7 +234,7 @@ mod tests {
             ..Scripted::PLAN
         };
 
-        async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
             std::future::pending().await
         }
     }
@@ -287,9 +290,9 @@ mod tests {
                 plan,
                 since,
                 done,
-                trouble: None,
+                last_error: None,
             }
-            .standing()
+            .status()
             .is_late
         };
         assert!(!late(Scripted::PLAN, ago(119), None) && late(Scripted::PLAN, ago(121), None));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::worker::DueAnnouncements;
 
 pub(super) struct Events(pub(super) DueAnnouncements);
@@ -18,7 +18,7 @@ impl Duty for Events {
         late_after: Duration::from_secs(30),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.0.publish_due().await?)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::secrets::Keyring;
 use crate::store::Store;
 
@@ -23,7 +23,7 @@ impl Duty for SealHeaders {
         late_after: Duration::from_secs(120),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.store.seal_headers(&self.keyring).await?)
     }
 }

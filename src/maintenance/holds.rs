@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::{HoldCursor, Store};
 
 pub(super) struct AfterHolds {
@@ -21,7 +21,7 @@ impl Duty for AfterHolds {
         late_after: Duration::from_secs(20),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.store.step_after_holds(&mut self.at).await?)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::broker::{INTAKE_QUEUE, Publisher};
 use crate::worker::{IntakeThrottle, LaneLimiter};
 
@@ -25,7 +25,7 @@ impl Duty for LookAtIntake {
         late_after: Duration::from_secs(30),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let depth = self.publisher.depth(INTAKE_QUEUE).await?;
         self.throttle.queue_holds(
             depth.ready as usize,

@@ -28,7 +28,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-pub use duty::{Duties, Duty, Plan, Standing, Trouble, keep};
+pub use duty::{Duties, Duty, DutyError, DutyStatus, Plan, keep};
 pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
@@ -24,7 +24,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
         late_after: Duration::from_secs(20),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let mut orphans = self.context.store().owned(self.replica).await?;
         // The jobs in hand are read after the rows, because a claim takes its job in hand before
         // it writes the row.

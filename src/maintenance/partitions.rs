@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::Store;
 
 pub(super) struct KeepPartitions(pub(super) Store);
@@ -18,7 +18,7 @@ impl Duty for KeepPartitions {
         late_after: Duration::from_hours(26),
     };
 
-    async fn round(&mut self, now: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, now: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.0.keep_partitions(now).await?)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::Store;
 use crate::worker::Quotas;
 
@@ -22,7 +22,7 @@ impl Duty for TidyQuotas {
         late_after: Duration::from_secs(120),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         self.quotas.tidy();
         Ok(self.store.forget_grants().await?)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::store::Store;
 
 pub(super) struct Releases(pub(super) Store);
@@ -18,7 +18,7 @@ impl Duty for Releases {
         late_after: Duration::from_secs(20),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self.0.step_releases().await?)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::job::JobId;
 use crate::store::{Keep, Store, StoreError, Turn};
 use crate::tracker::{Tracker, TrackerFault};
@@ -157,7 +157,7 @@ impl Duty for Sweep {
         late_after: Duration::from_secs(7200),
     };
 
-    async fn round(&mut self, now: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, now: OffsetDateTime) -> Result<bool, DutyError> {
         Ok(self
             .retention
             .round(&self.store, &self.tracker, now)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
@@ -24,7 +24,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for TakeBack<P, T> {
         late_after: Duration::from_secs(15),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let store = self.context.store();
         let more = self.context.stamps.take_back(store, self.replica).await?;
         Ok(store.unstamp_ended().await? || more)

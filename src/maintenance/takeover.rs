@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::duty::{Duty, Plan, Trouble};
+use super::duty::{Duty, DutyError, Plan};
 use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
@@ -27,7 +27,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
         late_after: Duration::from_secs(10),
     };
 
-    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, DutyError> {
         let freed = self.context.store().free_dead(self.replica).await?;
         let jobs = freed.due.len() + freed.parked;
         if !freed.replicas.is_empty() || jobs > 0 {

@@ -16,8 +16,8 @@ pub struct CancelledMany {
     pub follow_ups: u64,
 }
 
-/// Cancels the chosen jobs and their open follow-ups. `progress` is told after each page but the
-/// last what was cancelled, and up to which id.
+/// Cancels the chosen jobs and their open follow-ups. After each page but the last, `progress`
+/// receives what was cancelled so far, and up to which id.
 ///
 /// # Errors
 /// [`OperationError::Store`]. What was cancelled before stays cancelled and no longer matches, so

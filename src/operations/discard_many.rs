@@ -7,8 +7,8 @@ use super::OperationError;
 use crate::store::{Action, Actor, ChosenLetters, Store};
 
 /// Discards the chosen dead letters until none is left or the filter's limit is reached, and
-/// returns their number. `progress` is told after each page but the last how many were discarded,
-/// and up to which number.
+/// returns their number. After each page but the last, `progress` receives how many were discarded
+/// so far, and up to which number.
 ///
 /// # Errors
 /// [`OperationError::Store`]. What was discarded before stays discarded and no longer matches, so

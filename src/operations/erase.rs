@@ -66,13 +66,13 @@ impl<'a> Erasing<'a> {
         let named = json!({"pseudonym": self.erasure.pseudonym()});
         store.audit(actor, first, &Value::Null, &named).await?;
         let erased = self.run(false).await?;
-        let nobody = Actor {
+        let anonymous = Actor {
             who: "erase".to_owned(),
             role: actor.role,
             reason: None,
         };
         let after = json!({"pseudonym": erased.pseudonym, "rows": erased.rows});
-        store.audit(&nobody, last, &Value::Null, &after).await?;
+        store.audit(&anonymous, last, &Value::Null, &after).await?;
         Ok(erased)
     }
 

@@ -8,7 +8,9 @@ use crate::pipelines::Services;
 use crate::pipelines::connection_tests::check_destination;
 use crate::secrets::Keyring;
 use crate::store::{Action, Actor, AuditedChange, Store};
-use crate::tracker::{self, DestinationRow, NewDestination, known_organization, secret_stays};
+use crate::tracker::{
+    self, DestinationRow, NewDestination, check_secret_place, known_organization,
+};
 
 /// The settings of a destination.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl<'a> CheckedDestination<'a> {
         let present = rows.iter().find(|row| row.name == name && row.has_secret);
         let kept = match present {
             Some(row) if secret.is_none() => {
-                secret_stays(row, kind, config)
+                check_secret_place(row, kind, config)
                     .map_err(|problem| OperationError::Invalid(problem.to_string()))?;
                 let known = services.sealed.known_destination(organization, name);
                 known.await?.secret

@@ -85,8 +85,8 @@ pub async fn key_counts(store: &Store, keyring: &Keyring) -> Result<Vec<KeyCount
     Ok(counts)
 }
 
-/// Reseals every value, `batch` rows at a time. `progress` is told what was resealed so far: with
-/// the last row after each page, without one after each column.
+/// Reseals every value, `batch` rows at a time. `progress` receives what was resealed so far:
+/// with the last row after each page, without one after each column.
 ///
 /// After an interruption, the audit row that is written first is the only one, and a repetition
 /// continues.

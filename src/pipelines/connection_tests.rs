@@ -23,7 +23,7 @@ const TEST: &str = "test";
 
 /// The accounts that an identity may use.
 #[derive(Debug, Serialize)]
-pub struct AccountTrial {
+pub struct AccountTestResult {
     /// The display name of the token's owner.
     pub user: String,
     /// The names of the accounts that the owner may use.
@@ -52,7 +52,7 @@ pub async fn try_account(
     services: &Services,
     identity_id: i64,
     account_id: &str,
-) -> Result<AccountTrial, StageFault> {
+) -> Result<AccountTestResult, StageFault> {
     let mut azure_devops = services.as_identity(identity_id, TEST);
     let user = azure_devops.call(&ProfileMe).await?;
     let accounts = azure_devops
@@ -65,7 +65,7 @@ pub async fn try_account(
         .any(|account| account.id.eq_ignore_ascii_case(account_id));
     let mut accounts: Vec<String> = accounts.into_iter().map(|account| account.name).collect();
     accounts.sort();
-    Ok(AccountTrial {
+    Ok(AccountTestResult {
         user: user.display_name,
         accounts,
         usable,
@@ -127,7 +127,7 @@ pub async fn try_destination(
         kind: destination.kind.clone(),
     })?;
     let config = config(destination);
-    let rendered = channel.render(&trial(&destination.name, who));
+    let rendered = channel.render(&test_message(&destination.name, who));
     // Has the length of an effect's key, and equals none.
     let key = BASE32_NOPAD
         .encode(&rand::random::<[u8; 32]>())
@@ -148,7 +148,7 @@ pub async fn try_destination(
     }
 }
 
-fn trial(destination: &str, who: &str) -> Message {
+fn test_message(destination: &str, who: &str) -> Message {
     Message {
         event: "dispatch.test".to_owned(),
         happened_at: Some(OffsetDateTime::now_utc()),

@@ -176,7 +176,7 @@ impl Services {
         let mut pace = PACE.0;
         let scope = self.providers.entra.scope(&seen.organization);
         loop {
-            // Checked before the turn is taken, so that nobody holds a turn while calls to
+            // Checked before the turn is taken, so that no process holds a turn while calls to
             // Microsoft Entra are held.
             self.providers.governor.look(&scope).await?;
             // Set before the turn is requested, and checked before the first byte is sent: a

@@ -182,13 +182,16 @@ impl<'a> SignedIn<'a> {
     /// Waits for a short hold while keeping the permit, if the run has fetched data that it would
     /// otherwise have to store.
     async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
-        let GovernorFault::Held { left, for_seat, .. } = not_now else {
+        let GovernorFault::Held {
+            left, for_permit, ..
+        } = not_now
+        else {
             return Err(not_now.into());
         };
         let loses = self.kept.is_some_and(|kept| !kept.is_empty());
         // A run that waits for a permit of a destination must not keep a permit of the lane
         // meanwhile.
-        if !loses || for_seat || left > SHORT_HOLD || self.waited + left > WAITS {
+        if !loses || for_permit || left > SHORT_HOLD || self.waited + left > WAITS {
             return Err(not_now.into());
         }
         // Never zero: a hold that ends just now must not be polled in a tight loop.

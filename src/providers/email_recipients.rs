@@ -34,7 +34,7 @@ pub(super) fn outcome(
     } = answered;
     let served = [served, &taken].concat();
     if served.is_empty() {
-        return Err(nobody(&refused, &waiting).into());
+        return Err(none_accepted(&refused, &waiting).into());
     }
     let rest = (!waiting.is_empty()).then(|| Rest {
         fault: unfinished(served.len(), &refused, &waiting),
@@ -58,7 +58,7 @@ pub(super) fn of_the_rest(refusal: Refusal, left: &[Address]) -> Refusal {
     Refusal { said, ..refusal }
 }
 
-fn nobody(refused: &[RefusedRecipient], waiting: &[RefusedRecipient]) -> Refusal {
+fn none_accepted(refused: &[RefusedRecipient], waiting: &[RefusedRecipient]) -> Refusal {
     let (code, class, hint) = if waiting.is_empty() {
         ("email.recipient_refused", Class::Permanent, ADDRESSES)
     } else {

@@ -317,11 +317,11 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             .duration_since(now)
             .ok()?,
     };
-    wish(asked)
+    nonzero_wait(asked)
 }
 
 /// Returns the time to wait, or `None` if it is zero.
-pub(super) fn wish(asked: Duration) -> Option<Duration> {
+pub(super) fn nonzero_wait(asked: Duration) -> Option<Duration> {
     (!asked.is_zero()).then_some(asked)
 }
 

@@ -161,7 +161,7 @@ impl ReceivedCall {
     pub(crate) fn told_query(&self) -> Option<String> {
         let name = self.segments.first().map_or("", String::as_str);
         let secrets = simulated(name).map_or(&[][..], |(_, channel)| channel.secrets_in_query);
-        let told = |pair: &str| match pair.split_once('=') {
+        let redacted = |pair: &str| match pair.split_once('=') {
             Some((name, _)) if secrets.contains(&name) => format!("{name}={HIDDEN}"),
             _ => pair.to_owned(),
         };
@@ -169,7 +169,7 @@ impl ReceivedCall {
             self.raw_query
                 .as_ref()?
                 .split('&')
-                .map(told)
+                .map(redacted)
                 .collect::<Vec<_>>()
                 .join("&"),
         )
@@ -339,8 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_witness_is_told_neither_a_token_in_a_path_nor_a_secret_of_a_query_nor_what_a_form_says()
-    {
+    fn the_witness_receives_no_token_in_a_path_no_secret_of_a_query_and_no_value_of_a_form() {
         let call = |target: &str| {
             let (path, query) = target
                 .split_once('?')

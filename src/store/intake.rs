@@ -224,15 +224,15 @@ pub(super) async fn intaken(
 }
 
 fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
-    let told = rows
+    let announcements = rows
         .iter()
         .map(|row| announcement(row))
         .collect::<Result<_, _>>()?;
     let (Some(owner), Some(row)) = (new.owner, rows.first()) else {
-        return Ok(Intaken::Accepted(told));
+        return Ok(Intaken::Accepted(announcements));
     };
     if !row.try_get::<_, bool>("ours")? {
-        return Ok(Intaken::Accepted(told));
+        return Ok(Intaken::Accepted(announcements));
     }
     let now: OffsetDateTime = row.try_get("now")?;
     let left = new
@@ -240,7 +240,7 @@ fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
         .map(|deadline| (deadline - now).as_seconds_f64());
     Ok(Intaken::Ours(
         Box::new(claim::fresh(owner, new, left)?),
-        told,
+        announcements,
     ))
 }
 

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_is_a_user_and_a_password_and_its_password_is_not_told() {
+    fn a_login_is_a_user_and_a_password_and_its_password_is_not_printed() {
         for right in [
             "worker:canary-password",
             "w:canary:with:colons",
@@ -176,10 +176,10 @@ mod tests {
             let error = WorkerLogin::parse(&SecretString::from(wrong))
                 .err()
                 .unwrap_or_else(|| panic!("{wrong} is taken"));
-            let told = error.to_string();
+            let message = error.to_string();
             assert!(
-                told.contains("use user:password") && !told.contains("canar"),
-                "{told}"
+                message.contains("use user:password") && !message.contains("canar"),
+                "{message}"
             );
         }
     }

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_does_not_fit_itself_is_told_with_what_to_use_and_without_its_password() {
+    fn a_setting_that_does_not_fit_itself_is_reported_with_what_to_use_and_without_its_password() {
         for (url, part) in [
             ("user=u password=canary", "it names no host"),
             (

@@ -237,7 +237,7 @@ mod tests {
         (Watched::new(here, watch), there)
     }
 
-    fn nobody(_: &str) {}
+    fn ignore(_: &str) {}
 
     #[tokio::test]
     async fn an_answer_that_is_owed_and_does_not_come_ends_the_stream() {
@@ -258,8 +258,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_already_is_woken_by_the_limit_of_what_is_sent_afterwards() {
-        let (stream, _there) = pair(nobody);
+    async fn a_reader_that_waits_already_is_woken_by_the_limit_of_what_is_sent_afterwards() {
+        let (stream, _there) = pair(ignore);
         let (mut reads, mut writes) = tokio::io::split(stream);
         let late = async {
             tokio::time::sleep(LIMIT * 2).await;
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_question_is_owed_its_own_answer() {
-        let (mut stream, mut there) = pair(nobody);
+        let (mut stream, mut there) = pair(ignore);
         stream
             .write_all(&[SYNC, b"Q\0\0\0\x05\0"].concat())
             .await
@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_sends_something_is_not_silent_and_one_that_owes_nothing_may_be() {
-        let (mut stream, mut there) = pair(nobody);
+        let (mut stream, mut there) = pair(ignore);
         stream.write_all(SYNC).await.unwrap();
         for bytes in [NOTICE, NOTICE, READY] {
             tokio::time::sleep(A_WHILE).await;
@@ -312,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn sending_more_prolongs_no_silence() {
-        let (mut stream, _there) = pair(nobody);
+        let (mut stream, _there) = pair(ignore);
         for _ in 0..5 {
             stream.write_all(SYNC).await.unwrap();
             if tokio::time::timeout(A_WHILE, stream.read_u8())
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_there_is_read_however_late() {
-        let (mut stream, mut there) = pair(nobody);
+        let (mut stream, mut there) = pair(ignore);
         stream.write_all(SYNC).await.unwrap();
         assert!(
             tokio::time::timeout(Duration::from_millis(1), stream.read_u8())
@@ -343,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_that_are_not_taken_are_as_bad_as_no_answer() {
-        let (mut stream, _there) = pair(nobody);
+        let (mut stream, _there) = pair(ignore);
         let bind = [b"B\0\0\x03\xe8".as_slice(), &[0; 996]].concat();
         assert_eq!(
             stream.write_all(&bind).await.unwrap_err().kind(),
@@ -355,7 +355,7 @@ mod tests {
     async fn without_a_limit_or_before_it_begins_nothing_is_measured() {
         for (limit, begins) in [(None, true), (Some(LIMIT), false)] {
             let (here, _there) = duplex(64);
-            let watch = Watch::new(limit, "db.test:5432".to_owned(), nobody);
+            let watch = Watch::new(limit, "db.test:5432".to_owned(), ignore);
             if begins {
                 watch.begin();
             }

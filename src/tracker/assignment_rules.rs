@@ -124,14 +124,14 @@ impl<'a> News<'a> {
         }
     }
 
-    const fn tells_status(&self) -> bool {
+    const fn reports_status(&self) -> bool {
         self.now.settings.status_inbound && self.planned.rev > self.now.status_rev
     }
 
     /// Returns the status that this link requests. The plan's status was derived from the link
     /// that an earlier stage read; here the locked link decides.
     fn requested_status(&self) -> Option<bool> {
-        if !self.tells_status() {
+        if !self.reports_status() {
             return None;
         }
         let was = self
@@ -144,7 +144,7 @@ impl<'a> News<'a> {
     }
 
     fn next(&self) -> LinkNext<'_> {
-        let tells_status = self.tells_status();
+        let reports_status = self.reports_status();
         let silent = matches!(self.voice(), Voice::Silent);
         LinkNext {
             external_issue_id: self.now.external_issue_id,
@@ -153,12 +153,12 @@ impl<'a> News<'a> {
             } else {
                 self.now.applied_rev.max(self.planned.rev)
             },
-            status_rev: if tells_status {
+            status_rev: if reports_status {
                 self.planned.rev
             } else {
                 self.now.status_rev
             },
-            applied_category: if tells_status {
+            applied_category: if reports_status {
                 Some(&self.planned.category)
             } else {
                 self.now.applied_category.as_deref()

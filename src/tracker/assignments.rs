@@ -55,7 +55,7 @@ pub async fn apply(
 }
 
 /// A group and the names of users, from which the output about a change is made.
-struct Telling<'a> {
+struct ReportedGroup<'a> {
     group: &'a GroupNow,
     names: &'a HashMap<i64, String>,
 }
@@ -77,19 +77,19 @@ async fn apply_assignments(
             continue;
         };
         let verdict = judge(group, news);
-        Telling {
+        ReportedGroup {
             group,
             names: &names,
         }
-        .tell(&verdict, &mut applied)?;
+        .report(&verdict, &mut applied)?;
         written.note(group, &verdict);
     }
     written.save(tx, by).await?;
     Ok(applied)
 }
 
-impl Telling<'_> {
-    fn tell(&self, verdict: &Verdict<'_>, applied: &mut Applied) -> Result<(), TrackerFault> {
+impl ReportedGroup<'_> {
+    fn report(&self, verdict: &Verdict<'_>, applied: &mut Applied) -> Result<(), TrackerFault> {
         let group = self.group;
         if let Some(decision) = verdict
             .assignee

@@ -29,7 +29,7 @@ pub(super) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)
 ///
 /// # Errors
 /// [`TrackerFault::Document`] describes the change.
-pub(super) fn stays(
+pub(super) fn check_same_place(
     name: &str,
     from: Target<'_>,
     to: Target<'_>,
@@ -94,7 +94,7 @@ mod tests {
             kind: kinds[n],
             config: configs[n],
         });
-        stays("chat", from, to, "`secret`")
+        check_same_place("chat", from, to, "`secret`")
             .map_err(|fault| fault.to_string())
             .err()
     }

@@ -79,7 +79,7 @@ impl Discard {
                 Err(error) => return Err(error.into()),
             }
         }
-        tally.tell(output)
+        tally.print(output)
     }
 
     async fn many(&self, store: &Store, output: Output) -> anyhow::Result<ExitCode> {

@@ -81,7 +81,7 @@ impl Replay {
                 }
             }
         }
-        tally.tell(output)
+        tally.print(output)
     }
 }
 
@@ -110,7 +110,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn tell(&self, output: Output) -> anyhow::Result<ExitCode> {
+    pub(super) fn print(&self, output: Output) -> anyhow::Result<ExitCode> {
         let word = self.how.word();
         let not_done: Vec<Value> = self
             .not_done

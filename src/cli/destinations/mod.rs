@@ -130,7 +130,7 @@ impl Switch {
             .to(&format!("{verb} destination {name} of {organization}?"))?;
         let actor = self.consent.actor();
         let changed = operations::switch_destination(&store, &actor, organization, name, disabled);
-        told(output, &changed.await?)
+        print_result(output, &changed.await?)
     }
 }
 
@@ -154,7 +154,7 @@ impl Test {
     }
 }
 
-fn told(output: Output, changed: &Registered<DestinationRow>) -> anyhow::Result<ExitCode> {
+fn print_result(output: Output, changed: &Registered<DestinationRow>) -> anyhow::Result<ExitCode> {
     let Registered { row, released } = changed;
     let is_changed = row.before.as_ref() != Some(&row.after);
     let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::told;
+use super::print_result;
 use crate::app;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
@@ -76,7 +76,7 @@ impl Register {
         ))?;
         let actor = self.consent.actor();
         let changed = operations::register_destination(&store, &keyring, &actor, &checked);
-        told(output, &changed.await?)
+        print_result(output, &changed.await?)
     }
 }
 

@@ -137,7 +137,7 @@ impl Switch {
         let actor = self.consent.actor();
         let changed =
             operations::switch_integration(&store, &actor, organization, account_id, disabled);
-        told(output, &changed.await?)
+        print_result(output, &changed.await?)
     }
 }
 
@@ -168,21 +168,21 @@ impl Test {
             .await?;
         let identity =
             identity.with_context(|| format!("{organization} has no identity `{named}`"))?;
-        let trial = try_account(&services, identity.id, account_id).await;
-        let trial = trial.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
-        let usable = trial.usable;
+        let tested = try_account(&services, identity.id, account_id).await;
+        let tested = tested.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        let usable = tested.usable;
         output.answer(
-            &json!({"identity": named, "account_id": account_id, "trial": trial}),
+            &json!({"identity": named, "account_id": account_id, "trial": tested}),
             || {
-                let verdict = if usable {
+                let permission = if usable {
                     "may use the account"
                 } else {
                     "may not use the account"
                 };
-                let accounts = trial.accounts.join(", ");
+                let accounts = tested.accounts.join(", ");
                 plain(&format!(
-                    "{named} is {} and {verdict}; accounts: {accounts}",
-                    trial.user
+                    "{named} is {} and {permission}; accounts: {accounts}",
+                    tested.user
                 ))
             },
         )?;
@@ -194,7 +194,7 @@ impl Test {
     }
 }
 
-fn told(output: Output, changed: &Registered<InstallationRow>) -> anyhow::Result<ExitCode> {
+fn print_result(output: Output, changed: &Registered<InstallationRow>) -> anyhow::Result<ExitCode> {
     let Registered { row, released } = changed;
     let is_changed = row.before.as_ref() != Some(&row.after);
     let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});

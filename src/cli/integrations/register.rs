@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::told;
+use super::print_result;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
@@ -64,6 +64,6 @@ impl Register {
         };
         let actor = self.consent.actor();
         let changed = operations::register_integration(&store, &actor, &settings);
-        told(output, &changed.await?)
+        print_result(output, &changed.await?)
     }
 }

@@ -46,7 +46,7 @@ struct Action {
 impl Retry {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self.action.agreed("Retry").await?;
-        told(
+        print_result(
             output,
             "retry",
             operations::retry(&store, &self.action.actor(), &self.action.job.target()).await?,
@@ -61,7 +61,7 @@ impl Configure {
             .agreed(&format!("Use account {} for", self.account))
             .await?;
         let (target, actor) = (self.action.job.target(), self.action.actor());
-        told(
+        print_result(
             output,
             "configure",
             operations::configure(&store, &actor, &target, &self.account).await?,
@@ -91,7 +91,11 @@ pub(super) fn question(verb: &str, job: &JobRow) -> String {
     )
 }
 
-pub(super) fn told(output: Output, action: &str, answer: ActionResult) -> anyhow::Result<ExitCode> {
+pub(super) fn print_result(
+    output: Output,
+    action: &str,
+    answer: ActionResult,
+) -> anyhow::Result<ExitCode> {
     match answer {
         ActionResult::Done { job, before, now } => {
             let value = json!({"job_id": job, "action": action, "changed": true, "before": before, "now": now});

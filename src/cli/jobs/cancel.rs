@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::actions::{question, told};
+use super::actions::{print_result, question};
 use super::list::table;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
@@ -91,7 +91,7 @@ impl Cancel {
         let store = connect::store(&self.links).await?;
         self.consent
             .to(&question("Cancel", &super::row(&store, target).await?))?;
-        told(
+        print_result(
             output,
             "cancel",
             operations::cancel(&store, &self.consent.actor(), target).await?,

@@ -30,7 +30,7 @@ pub(in crate::cli) struct Usage {
 
 /// The usage and quota of one holder.
 #[derive(Serialize)]
-struct Standing {
+struct HolderUsage {
     holder: String,
     used: Amounts,
     quota: Amounts,
@@ -54,34 +54,34 @@ impl Usage {
             holders.push(Holder::Producer(None));
         }
         holders.extend(self.organizations.into_iter().map(Holder::Organization));
-        let mut standings = Vec::with_capacity(holders.len());
+        let mut usages = Vec::with_capacity(holders.len());
         for holder in &holders {
             let quota = match holder {
                 Holder::Producer(_) => self.quotas.producer_quotas,
                 Holder::Organization(_) => self.quotas.organization_quotas,
             };
-            standings.push(Standing {
+            usages.push(HolderUsage {
                 holder: holder.key(),
                 used: store.quota_used(holder).await?,
                 quota,
             });
         }
-        output.answer(&standings, || table(output, &standings))?;
+        output.answer(&usages, || table(output, &usages))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(output: Output, standings: &[Standing]) -> String {
+fn table(output: Output, usages: &[HolderUsage]) -> String {
     let kinds = Kind::ALL.map(|kind| kind.word().replace('_', " "));
     let headings: Vec<&str> = std::iter::once("holder")
         .chain(kinds.iter().map(String::as_str))
         .collect();
     let mut table = output.table(&headings);
-    for Standing {
+    for HolderUsage {
         holder,
         used,
         quota,
-    } in standings
+    } in usages
     {
         let shares = Kind::ALL.map(|kind| Cell::new(share(used.of(kind), quota.of(kind), kind)));
         table.add_row(std::iter::once(Cell::new(plain(holder))).chain(shares));

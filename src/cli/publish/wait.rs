@@ -38,11 +38,11 @@ pub(super) struct Wait {
 
 /// Whether more outcomes of a job are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    GoesOn,
+enum FollowState {
+    Pending,
     Succeeded,
     /// Ended without success, or blocked until a person acts.
-    Over,
+    Ended,
 }
 
 /// A job that is followed.
@@ -50,7 +50,7 @@ struct Followed {
     /// Source and key, for the output.
     name: String,
     last: Option<Outcome>,
-    standing: Standing,
+    state: FollowState,
 }
 
 /// The published documents. Two equal messages are the same job, whose outcomes go to the last
@@ -74,10 +74,10 @@ impl Wait {
         let until = self
             .timeout
             .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        let heard = self.hear_all(output, url, &mut sent);
+        let received = self.receive_all(output, url, &mut sent);
         let ended = match until {
-            None => Some(heard.await),
-            Some(until) => tokio::time::timeout_at(until, heard).await.ok(),
+            None => Some(received.await),
+            Some(until) => tokio::time::timeout_at(until, received).await.ok(),
         };
         let Sent {
             documents,
@@ -85,7 +85,7 @@ impl Wait {
         } = sent;
         let succeeded = followed
             .values()
-            .all(|one| one.standing == Standing::Succeeded);
+            .all(|one| one.state == FollowState::Succeeded);
         let outcome = |id: &str| followed.get(id).and_then(|one| one.last.clone());
         let published = documents.into_iter().map(|(id, document)| Published {
             outcome: outcome(&id),
@@ -109,7 +109,7 @@ impl Wait {
         }
     }
 
-    async fn hear_all(
+    async fn receive_all(
         &self,
         output: Output,
         url: &Endpoint,
@@ -122,12 +122,12 @@ impl Wait {
         while sent
             .followed
             .values()
-            .any(|one| one.standing == Standing::GoesOn)
+            .any(|one| one.state == FollowState::Pending)
         {
             match replies.1.next().await {
                 Ok(reply) => {
                     reconnect.reset();
-                    self.heard(output, &mut sent.followed, &reply)?;
+                    self.receive(output, &mut sent.followed, &reply)?;
                 }
                 Err(error) => {
                     say(&format!(
@@ -150,7 +150,7 @@ impl Wait {
         Ok(())
     }
 
-    fn heard(
+    fn receive(
         &self,
         output: Output,
         followed: &mut BTreeMap<String, Followed>,
@@ -169,9 +169,9 @@ impl Wait {
         };
         // Events are delivered at least once.
         let is_news = one.last.as_ref() != Some(&outcome);
-        if is_news && one.standing == Standing::GoesOn {
-            one.standing = self.standing(&outcome);
-            output.line(&format!("{}: {}", one.name, told(&outcome)))?;
+        if is_news && one.state == FollowState::Pending {
+            one.state = self.state_after(&outcome);
+            output.line(&format!("{}: {}", one.name, describe(&outcome)))?;
             for line in choices(&outcome) {
                 output.line(&line)?;
             }
@@ -180,14 +180,14 @@ impl Wait {
         Ok(())
     }
 
-    const fn standing(&self, outcome: &Outcome) -> Standing {
+    const fn state_after(&self, outcome: &Outcome) -> FollowState {
         match outcome {
-            Outcome::Succeeded(_) => Standing::Succeeded,
-            Outcome::Cancelled(_) | Outcome::Parked(_) | Outcome::Refused(_) => Standing::Over,
+            Outcome::Succeeded(_) => FollowState::Succeeded,
+            Outcome::Cancelled(_) | Outcome::Parked(_) | Outcome::Refused(_) => FollowState::Ended,
             Outcome::WaitingForConfiguration(_) | Outcome::WaitingForFollowUp(_)
                 if !self.keep_waiting =>
             {
-                Standing::Over
+                FollowState::Ended
             }
             Outcome::Accepted(_)
             | Outcome::WaitingForConfiguration(_)
@@ -195,7 +195,7 @@ impl Wait {
             | Outcome::WaitingForReauthentication(_)
             | Outcome::WaitingForInstallation(_)
             | Outcome::WaitingForHold(_)
-            | Outcome::WaitingForVersion(_) => Standing::GoesOn,
+            | Outcome::WaitingForVersion(_) => FollowState::Pending,
         }
     }
 }
@@ -231,7 +231,7 @@ impl Followed {
         Self {
             name: format!("{source} {key}"),
             last: None,
-            standing: Standing::GoesOn,
+            state: FollowState::Pending,
         }
     }
 }
@@ -249,12 +249,12 @@ impl Document {
 /// replies. The publisher must live as long as the replies.
 async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), BrokerError> {
     let (publisher, replies) = Publisher::connect_with_replies(url).await?;
-    let goes_on = |id: &str| {
+    let is_pending = |id: &str| {
         sent.followed
             .get(id)
-            .is_some_and(|one| one.standing == Standing::GoesOn)
+            .is_some_and(|one| one.state == FollowState::Pending)
     };
-    let open = sent.documents.iter().filter(|(id, _)| goes_on(id));
+    let open = sent.documents.iter().filter(|(id, _)| is_pending(id));
     let messages: Vec<Outgoing> = open
         .map(|(id, document)| Outgoing {
             reply_to: Some(DIRECT_REPLY.to_owned()),
@@ -273,7 +273,7 @@ async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), Broker
 }
 
 /// Describes an outcome in a sentence.
-fn told(outcome: &Outcome) -> String {
+fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(accepted) => match (accepted.job.state, accepted.reason) {
             (JobState::Waiting, Some(reason)) => {

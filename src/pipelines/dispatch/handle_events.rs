@@ -112,7 +112,7 @@ impl Stage for HandleEvents {
             .collect();
         let ids: Vec<String> = judged
             .iter()
-            .filter_map(|one| one.verdict.as_ref().ok())
+            .filter_map(|one| one.result.as_ref().ok())
             .map(|it| it.event_id.clone())
             .collect();
         let seen = cx
@@ -129,7 +129,7 @@ impl Stage for HandleEvents {
 /// An event that is checked except for being new.
 struct Judged {
     event_id: Option<String>,
-    verdict: Result<AcceptedEvent, IgnoredReason>,
+    result: Result<AcceptedEvent, IgnoredReason>,
 }
 
 /// The fields that every event has, each as an arbitrary JSON value.
@@ -147,7 +147,7 @@ struct Body {
 fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Judged {
     let malformed = |event_id| Judged {
         event_id,
-        verdict: Err(IgnoredReason::Malformed),
+        result: Err(IgnoredReason::Malformed),
     };
     let Ok(body) = serde_json::from_str::<Body>(event.payload.get()) else {
         return malformed(None);
@@ -158,7 +158,7 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
     let Some(event_type) = body.event_type.as_str() else {
         return malformed(Some(event_id));
     };
-    let verdict = if !is_known_secret(event.secret_sha256.as_deref(), secrets) {
+    let result = if !is_known_secret(event.secret_sha256.as_deref(), secrets) {
         Err(IgnoredReason::BadSecret)
     } else if !SUPPORTED.contains(&event_type) {
         Err(IgnoredReason::UnsupportedEventType)
@@ -176,7 +176,7 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
     };
     Judged {
         event_id: Some(event_id),
-        verdict,
+        result,
     }
 }
 
@@ -225,12 +225,12 @@ fn is_of_account(containers: Option<&Value>, account_id: &str) -> bool {
 /// Accepts the genuine events that are new, each id once.
 fn sort(judged: Vec<Judged>, mut seen: HashSet<String>) -> HandledEvents {
     let mut handled = HandledEvents::default();
-    for (index, Judged { event_id, verdict }) in judged.into_iter().enumerate() {
-        let verdict = verdict.and_then(|event| match seen.insert(event.event_id.clone()) {
+    for (index, Judged { event_id, result }) in judged.into_iter().enumerate() {
+        let result = result.and_then(|event| match seen.insert(event.event_id.clone()) {
             true => Ok(event),
             false => Err(IgnoredReason::Duplicate),
         });
-        match verdict {
+        match result {
             Ok(event) => handled.accepted.push(event),
             Err(reason) => handled.ignored.push(IgnoredEvent {
                 index,
@@ -267,8 +267,8 @@ mod tests {
         }
     }
 
-    fn verdict(event: &HookEvent) -> Result<AcceptedEvent, IgnoredReason> {
-        judge(event, &account(), &[secret("old"), secret("right")]).verdict
+    fn result_of(event: &HookEvent) -> Result<AcceptedEvent, IgnoredReason> {
+        judge(event, &account(), &[secret("old"), secret("right")]).result
     }
 
     fn updated() -> Value {
@@ -286,12 +286,15 @@ mod tests {
             work_item_id: 5,
             rev: Some(2),
         };
-        assert_eq!(verdict(&event(&updated())), Ok(accepted));
+        assert_eq!(result_of(&event(&updated())), Ok(accepted));
         let mut with_id = updated();
         with_id["resource"]["workItemId"] = json!(17);
-        assert_eq!(verdict(&event(&with_id)).unwrap().work_item_id, 17);
+        assert_eq!(result_of(&event(&with_id)).unwrap().work_item_id, 17);
         with_id["resource"] = json!({ "id": 9 });
-        assert_eq!(verdict(&event(&with_id)), Err(IgnoredReason::NotAWorkItem));
+        assert_eq!(
+            result_of(&event(&with_id)),
+            Err(IgnoredReason::NotAWorkItem)
+        );
     }
 
     #[test]
@@ -304,9 +307,9 @@ mod tests {
             work_item_id: 17,
             rev: None,
         };
-        assert_eq!(verdict(&event(&body)), Ok(accepted));
+        assert_eq!(result_of(&event(&body)), Ok(accepted));
         body["resource"] = json!(null);
-        assert_eq!(verdict(&event(&body)), Err(IgnoredReason::NotAWorkItem));
+        assert_eq!(result_of(&event(&body)), Err(IgnoredReason::NotAWorkItem));
     }
 
     #[test]
@@ -315,7 +318,7 @@ mod tests {
             let event = event(
                 &json!({ "id": "e", "eventType": kind, "resource": { "id": 9, "rev": 1, "workItemId": 3 } }),
             );
-            assert_eq!(verdict(&event).unwrap().work_item_id, 9, "{kind}");
+            assert_eq!(result_of(&event).unwrap().work_item_id, 9, "{kind}");
         }
     }
 
@@ -324,7 +327,7 @@ mod tests {
         let with = |path: &str, value: Value| {
             let mut body = updated();
             *body.pointer_mut(path).unwrap() = value;
-            verdict(&event(&body)).unwrap_err()
+            result_of(&event(&body)).unwrap_err()
         };
         assert_eq!(
             with("/eventType", json!("workitem.commented")),
@@ -347,7 +350,7 @@ mod tests {
         assert_eq!(with("/resource", json!("x")), IgnoredReason::NotAWorkItem);
         for nonsense in ["7", "[]", "null", r#""x""#, "{}"] {
             assert_eq!(
-                verdict(&raw(nonsense)),
+                result_of(&raw(nonsense)),
                 Err(IgnoredReason::Malformed),
                 "{nonsense}"
             );
@@ -363,7 +366,7 @@ mod tests {
             work_item_id: 5,
             rev: None,
         };
-        assert_eq!(verdict(&raw(body)), Ok(accepted));
+        assert_eq!(result_of(&raw(body)), Ok(accepted));
     }
 
     #[test]
@@ -373,10 +376,10 @@ mod tests {
             vec![secret("right"), secret("new")],
             vec![secret("old"), secret("right")],
         ] {
-            assert!(judge(&event, &account(), &secrets).verdict.is_ok());
+            assert!(judge(&event, &account(), &secrets).result.is_ok());
         }
         assert_eq!(
-            judge(&event, &account(), &[]).verdict,
+            judge(&event, &account(), &[]).result,
             Err(IgnoredReason::BadSecret)
         );
         for wrong in [
@@ -386,7 +389,7 @@ mod tests {
             Some("ab".repeat(32)),
         ] {
             event.secret_sha256 = wrong;
-            assert_eq!(verdict(&event), Err(IgnoredReason::BadSecret));
+            assert_eq!(result_of(&event), Err(IgnoredReason::BadSecret));
         }
     }
 
@@ -400,7 +403,7 @@ mod tests {
         ] {
             let mut body = updated();
             body["resourceContainers"] = containers;
-            assert!(verdict(&event(&body)).is_ok());
+            assert!(result_of(&event(&body)).is_ok());
         }
     }
 

@@ -246,7 +246,7 @@ mod tests {
             account: Some(account()),
             identity: Some(identity()),
         };
-        let nobody = States {
+        let no_identity = States {
             account: Some(account()),
             identity: None,
         };
@@ -269,11 +269,11 @@ mod tests {
             Reason::UnknownAccount
         );
         assert_eq!(
-            reason(&installation, Some(&nobody), None),
+            reason(&installation, Some(&no_identity), None),
             Reason::NoIdentity
         );
         assert_eq!(
-            reason(&found(ActingAs::Nobody), Some(&nobody), None),
+            reason(&found(ActingAs::Nobody), Some(&no_identity), None),
             Reason::UnknownIdentity
         );
         assert_eq!(

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn work_items_without_a_group_and_assignees_that_nobody_knows_are_counted() {
+    fn work_items_without_a_group_and_unknown_assignees_are_counted() {
         let mut items = items(ann());
         let other = ProcessedWorkItem {
             item: work_item(18, 1),
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn an_empty_assignee_unassigns_and_an_unknown_one_does_not() {
         let group = linked_group(1, 17);
-        let nobody = assignee_plan(&group, &Assignee::Unassigned, &Members::new());
-        assert_eq!(nobody, AssigneePlan::Unassign);
+        let plan = assignee_plan(&group, &Assignee::Unassigned, &Members::new());
+        assert_eq!(plan, AssigneePlan::Unassign);
         for who in [
             json!("Bare Name"),
             json!("Name <CORP\\user>"),

@@ -371,15 +371,15 @@ mod tests {
 
     #[test]
     fn candidates_are_limited_and_an_exact_match_after_the_limit_is_found() {
-        let crowd: Vec<GraphUser> = (0..100)
+        let users: Vec<GraphUser> = (0..100)
             .map(|number| user(&format!("p{number}@corp.example"), ANN))
             .collect();
-        let FoundUser::Several(names) = found(&[ANN], vec![crowd.clone()]) else {
+        let FoundUser::Several(names) = found(&[ANN], vec![users.clone()]) else {
             panic!("no match is better than the others")
         };
         assert_eq!(names.len(), CANDIDATES);
         assert_eq!(
-            found(&[ANN], vec![crowd, vec![user(ANN, "")]]),
+            found(&[ANN], vec![users, vec![user(ANN, "")]]),
             FoundUser::One(user(ANN, ""))
         );
     }

@@ -33,7 +33,7 @@ use super::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
 };
 use super::http::{HttpClient, HttpRequest, HttpResponse};
-use super::http_fault::{Patience, Provider, provider, retry_after, wish};
+use super::http_fault::{Patience, Provider, nonzero_wait, provider, retry_after};
 use super::kind::{ApiSetting, ChannelKind};
 use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
@@ -223,7 +223,7 @@ fn patience(answer: &HttpResponse) -> Patience {
     let seconds = said.as_ref().and_then(|body| body.retry_after);
     let exact = seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .and_then(wish);
+        .and_then(nonzero_wait);
     let has = |name, value| {
         answer
             .header(name)

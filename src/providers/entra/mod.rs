@@ -336,18 +336,18 @@ fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
 
 /// Returns the fault of an answer other than 2xx.
 fn refusal(answer: HttpResponse) -> EntraFault {
-    let told = match answer.status {
+    let error_body = match answer.status {
         400 | 401 | 403 => serde_json::from_slice::<ErrorBody>(&answer.body).ok(),
         _ => None,
     };
-    let Some(told) = told else {
+    let Some(error_body) = error_body else {
         return match answer.success() {
             Err(fault) => fault.into(),
             Ok(answer) => answer.malformed("an error was expected").into(),
         };
     };
-    let text = told.text();
-    match told.error.as_str() {
+    let text = error_body.text();
+    match error_body.error.as_str() {
         "invalid_grant"
         | "interaction_required"
         | "consent_required"
@@ -360,7 +360,7 @@ fn refusal(answer: HttpResponse) -> EntraFault {
         | "invalid_resource"
         | "invalid_request"
         | "unsupported_grant_type" => EntraFault::Client {
-            error: told.error,
+            error: error_body.error,
             text,
         },
         word => EntraFault::Unrecognized {

@@ -74,7 +74,7 @@ async fn a_lifetime_may_be_text_and_a_refresh_token_may_be_missing() {
 }
 
 /// Returns the body of a refusal with this error code.
-fn told(error: &str) -> String {
+fn error_body(error: &str) -> String {
     json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string()
 }
 
@@ -90,37 +90,37 @@ async fn each_error_is_classified() {
     for (status, body, code, class) in [
         (
             400,
-            told("invalid_grant"),
+            error_body("invalid_grant"),
             "entra.refresh_refused",
             Class::Permanent,
         ),
         (
             400,
-            told("interaction_required"),
+            error_body("interaction_required"),
             "entra.refresh_refused",
             Class::Permanent,
         ),
         (
             401,
-            told("invalid_client"),
+            error_body("invalid_client"),
             "entra.client_refused",
             Class::Permanent,
         ),
         (
             400,
-            told("unauthorized_client"),
+            error_body("unauthorized_client"),
             "entra.client_refused",
             Class::Permanent,
         ),
         (
             400,
-            told("temporarily_unavailable"),
+            error_body("temporarily_unavailable"),
             "entra.try_later",
             patient,
         ),
         (
             400,
-            told("something_new"),
+            error_body("something_new"),
             "entra.unrecognized",
             Class::Unrecognized,
         ),
@@ -130,8 +130,18 @@ async fn each_error_is_classified() {
             "entra.not_found",
             Class::Permanent,
         ),
-        (429, told("invalid_grant"), "entra.rate_limited", limited),
-        (503, told("invalid_grant"), "entra.server_error", asked),
+        (
+            429,
+            error_body("invalid_grant"),
+            "entra.rate_limited",
+            limited,
+        ),
+        (
+            503,
+            error_body("invalid_grant"),
+            "entra.server_error",
+            asked,
+        ),
     ] {
         let fault = refused(status, &body).await;
         assert_eq!(
@@ -154,7 +164,7 @@ async fn the_hint_of_an_error_names_the_setting() {
     assert!(hint("invalid_client").contains("DISPATCH_ENTRA_CLIENT_SECRET"));
     assert!(hint("unauthorized_client").contains("DISPATCH_ENTRA_CLIENT_ID"));
     assert!(hint("invalid_request").contains("DISPATCH_ENTRA_TOKEN_URL"));
-    let unknown = refused(400, &told("something_new")).await;
+    let unknown = refused(400, &error_body("something_new")).await;
     assert!(
         unknown.to_string().contains("something_new") && unknown.hint().contains("something_new"),
         "{unknown}"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::destination::{ActiveCount, Asking, Destination, NotNow, Seats, Ticket};
+use super::destination::{ActiveCount, Asking, Destination, LaneRules, NotNow, Ticket};
 use super::lanes::{CallLane, Lanes, PerLane};
 use super::provider_bulkhead::{Member, ProviderBulkhead};
 use super::{Rates, Scope, locked};
@@ -121,14 +121,14 @@ impl DestinationStates {
 
     fn new_place(&self, scope: &Scope, now: Instant) -> DestinationState {
         let tenant = scope.tenant().map(Arc::from);
-        let (seats_of, pace): (fn(usize) -> Seats, _) = if tenant.is_some() {
-            (Seats::of_host, PACE_OF_HOSTS)
+        let (rules_of, pace): (fn(usize) -> LaneRules, _) = if tenant.is_some() {
+            (LaneRules::of_host, PACE_OF_HOSTS)
         } else {
-            (Seats::of_destination, Duration::ZERO)
+            (LaneRules::of_destination, Duration::ZERO)
         };
-        let seats = PerLane::new(|lane| seats_of(self.lanes.size(lane)));
+        let rules = PerLane::new(|lane| rules_of(self.lanes.size(lane)));
         let provider = scope.provider();
-        let bulkheads = || PerLane::new(|lane| Mutex::new(ProviderBulkhead::new(seats[lane], now)));
+        let bulkheads = || PerLane::new(|lane| Mutex::new(ProviderBulkhead::new(rules[lane], now)));
         let new_group = || {
             Arc::new(ProviderGroup {
                 provider,
@@ -141,7 +141,7 @@ impl DestinationStates {
                 .entry((provider, tenant.is_some()))
                 .or_insert_with(new_group),
         );
-        let state = Mutex::new(Destination::new(self.rates.of(provider), &seats, pace, now));
+        let state = Mutex::new(Destination::new(self.rates.of(provider), &rules, pace, now));
         DestinationState {
             group,
             tenant,
@@ -236,12 +236,10 @@ impl DestinationState {
     ) -> Result<V, NotNow> {
         self.change(|destination| {
             destination.ask(asking)?;
-            let (standing, overdue_after) = (
-                destination.standing(asking.now),
-                destination.overdue_after(),
-            );
+            let (speed, overdue_after) =
+                (destination.speed(asking.now), destination.overdue_after());
             let member = Member {
-                standing,
+                speed,
                 tenant: self.tenant.clone(),
                 overdue_after,
             };

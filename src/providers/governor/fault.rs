@@ -23,7 +23,7 @@ pub enum GovernorFault {
         left: Duration,
         /// Whether only a permit of the destination is missing. A job that waits in place
         /// meanwhile keeps a permit of its lane.
-        for_seat: bool,
+        for_permit: bool,
     },
     /// The destination must be held, and the hold cannot be stored.
     #[error("a hold of {scope} cannot be stored: {why}")]
@@ -44,7 +44,7 @@ impl GovernorFault {
             scope: target.text.clone(),
             reason: held.reason,
             left,
-            for_seat: target.is_seats,
+            for_permit: target.is_permits,
         }
     }
 

@@ -25,13 +25,13 @@ pub(super) struct Held {
 
 /// The known holds.
 #[derive(Debug, Default)]
-pub(super) struct Copied {
+pub(super) struct HoldCache {
     holds: HashMap<String, Held>,
     /// When the last read began, successful or not.
     read: Option<Instant>,
 }
 
-impl Copied {
+impl HoldCache {
     /// Returns the hold in force of a scope, and whether that knowledge is fresh.
     pub(super) fn known(&self, scope: &str, now: Instant) -> (Option<Held>, bool) {
         let held = self

@@ -47,7 +47,7 @@ pub use scope::Scope;
 
 use self::destination::{Asking, HoldRequest, NotNow};
 use self::destination_states::{AdmittedCall, DestinationState, DestinationStates};
-use self::hold_cache::{Copied, Held};
+use self::hold_cache::{Held, HoldCache};
 use self::scope::Target;
 use self::unsaid::Unsaid;
 use crate::fault::{Class, Fault, StageFault};
@@ -93,7 +93,7 @@ pub struct LiveHold {
 pub struct Governor {
     states: DestinationStates,
     holds: Arc<dyn Holds>,
-    copied: Mutex<Copied>,
+    hold_cache: Mutex<HoldCache>,
     reading: tokio::sync::Mutex<()>,
     unsaid: Mutex<Unsaid>,
 }
@@ -150,7 +150,7 @@ impl Governor {
         Self {
             states: DestinationStates::new(rates, lanes),
             holds,
-            copied: Mutex::default(),
+            hold_cache: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             unsaid: Mutex::default(),
         }
@@ -202,7 +202,7 @@ impl Governor {
     pub async fn refresh(&self) -> Result<(), StageFault> {
         let begun = Instant::now();
         let live = self.holds.live().await;
-        let gone = locked(&self.copied).take_over(live, begun)?;
+        let gone = locked(&self.hold_cache).take_over(live, begun)?;
         self.states.released(&gone, begun);
         Ok(())
     }
@@ -237,8 +237,8 @@ impl Governor {
             };
             // Only a call without a permit looks at the hold of the permits: it waits with the
             // calls that found none before it.
-            if refused.is_for_seats()
-                && let Some(found) = self.held(std::iter::once(scope.seats())).await
+            if refused.is_for_permits()
+                && let Some(found) = self.held(std::iter::once(scope.permits())).await
             {
                 return Err(found.refuse(&place));
             }
@@ -279,9 +279,9 @@ impl Governor {
 
     /// Returns the hold that lasts longest, as the copy has it.
     fn known<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Option<InForce<'a>> {
-        let (copied, now) = (locked(&self.copied), Instant::now());
+        let (hold_cache, now) = (locked(&self.hold_cache), Instant::now());
         let in_force = |target: &'a Target| {
-            let (held, is_fresh) = copied.known(&target.text, now);
+            let (held, is_fresh) = hold_cache.known(&target.text, now);
             held.map(|held| InForce {
                 target,
                 held,
@@ -301,8 +301,8 @@ impl Governor {
         request: HoldRequest,
     ) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
-        let target = if request.why.is_for_seats() {
-            scope.seats()
+        let target = if request.why.is_for_permits() {
+            scope.permits()
         } else {
             scope.own()
         };
@@ -348,7 +348,7 @@ impl Governor {
             is_circuit,
             reason,
         };
-        locked(&self.copied).note(&target.text, held.clone());
+        locked(&self.hold_cache).note(&target.text, held.clone());
         place.changed.notify_waiters();
         Ok(held)
     }

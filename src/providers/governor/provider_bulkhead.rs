@@ -13,14 +13,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::destination::{
-    ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, NotNow, Seats, Standing, Why,
-    wait_for_seat,
+    ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, LaneRules, NotNow, Speed, Why,
+    wait_for_permit,
 };
 
 /// The calls in flight of one provider.
 #[derive(Debug)]
 pub(super) struct ProviderBulkhead {
-    seats: Seats,
+    rules: LaneRules,
     under_way: Vec<CallUnderWay>,
     last_number: u64,
     /// When a permit was last released.
@@ -32,7 +32,7 @@ pub(super) struct ProviderBulkhead {
 /// The destination of a call, as its state was when the call asked.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    pub(super) standing: Standing,
+    pub(super) speed: Speed,
     /// The organization, for a host.
     pub(super) tenant: Option<Arc<str>>,
     /// A call that takes this long is overdue.
@@ -53,14 +53,14 @@ impl CallUnderWay {
 
     /// Returns whether the call is overdue, or likely to become so.
     fn is_doubtful(&self, now: Instant) -> bool {
-        self.to.standing == Standing::Slow || now >= self.overdue_at()
+        self.to.speed == Speed::Slow || now >= self.overdue_at()
     }
 }
 
 impl ProviderBulkhead {
-    pub(super) const fn new(seats: Seats, now: Instant) -> Self {
+    pub(super) const fn new(rules: LaneRules, now: Instant) -> Self {
         Self {
-            seats,
+            rules,
             under_way: Vec::new(),
             last_number: 0,
             freed: now,
@@ -87,7 +87,7 @@ impl ProviderBulkhead {
             (why, self.together_with(to).last())
         } else if self.is_refused(to, now) {
             let in_the_way =
-                |call: &&CallUnderWay| call.to.standing != Standing::Quick || call.is_doubtful(now);
+                |call: &&CallUnderWay| call.to.speed != Speed::Quick || call.is_doubtful(now);
             (Why::ProviderHangs, self.under_way.iter().find(in_the_way))
         } else {
             return Ok(());
@@ -104,12 +104,12 @@ impl ProviderBulkhead {
                 length: BUSY_HOLD,
             },
         );
-        wait_for_seat(overdue_at, self.freed, since, now, (hanging, busy))
+        wait_for_permit(overdue_at, self.freed, since, now, (hanging, busy))
     }
 
     /// Returns whether all permits of the share that `to` belongs to are taken.
     fn is_full(&self, to: &Member, active_count: ActiveCount) -> bool {
-        self.together_with(to).count() >= self.seats.part(active_count)
+        self.together_with(to).count() >= self.rules.part(active_count)
     }
 
     /// Returns the calls that count in the same share: the organization's, or all.
@@ -128,17 +128,17 @@ impl ProviderBulkhead {
                 .iter()
                 .filter(|call| call.is_doubtful(now))
                 .count()
-                >= self.seats.overdue()
+                >= self.rules.overdue()
         };
         let new = || {
             self.together_with(to)
-                .filter(|call| call.to.standing == Standing::New)
+                .filter(|call| call.to.speed == Speed::New)
                 .count()
         };
-        match to.standing {
-            Standing::Quick => false,
-            Standing::New => hangs() && new() >= self.seats.base(),
-            Standing::Slow => hangs(),
+        match to.speed {
+            Speed::Quick => false,
+            Speed::New => hangs() && new() >= self.rules.base(),
+            Speed::Slow => hangs(),
         }
     }
 
@@ -176,12 +176,12 @@ mod tests {
     const SLOW: Duration = Duration::from_secs(1);
 
     fn bulkhead(now: Instant) -> ProviderBulkhead {
-        ProviderBulkhead::new(Seats::of_destination(16), now)
+        ProviderBulkhead::new(LaneRules::of_destination(16), now)
     }
 
-    fn member(standing: Standing) -> Member {
+    fn member(speed: Speed) -> Member {
         Member {
-            standing,
+            speed,
             tenant: None,
             overdue_after: SLOW,
         }
@@ -189,13 +189,13 @@ mod tests {
 
     fn ask(
         bulkhead: &mut ProviderBulkhead,
-        standing: Standing,
+        speed: Speed,
         since: Instant,
         now: Instant,
         active_count: ActiveCount,
     ) -> Result<(), NotNow> {
         bulkhead.ask(
-            &member(standing),
+            &member(speed),
             Asking {
                 lane: CallLane::Messaging,
                 active_count,
@@ -206,15 +206,10 @@ mod tests {
     }
 
     /// Admits as many calls as the bulkhead allows at once, up to `most`.
-    fn fill(
-        bulkhead: &mut ProviderBulkhead,
-        standing: Standing,
-        most: usize,
-        now: Instant,
-    ) -> Vec<u64> {
+    fn fill(bulkhead: &mut ProviderBulkhead, speed: Speed, most: usize, now: Instant) -> Vec<u64> {
         let mut numbers = Vec::new();
-        while numbers.len() < most && ask(bulkhead, standing, now, now, ACTIVE) == Ok(()) {
-            numbers.push(bulkhead.let_out(member(standing), now));
+        while numbers.len() < most && ask(bulkhead, speed, now, now, ACTIVE) == Ok(()) {
+            numbers.push(bulkhead.let_out(member(speed), now));
         }
         numbers
     }
@@ -224,10 +219,10 @@ mod tests {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
         assert_eq!(
-            fill(&mut hanging, Standing::Quick, 100, start).len(),
+            fill(&mut hanging, Speed::Quick, 100, start).len(),
             16 * 8 / 13
         );
-        let patience = ask(&mut hanging, Standing::Quick, start, start, ACTIVE);
+        let patience = ask(&mut hanging, Speed::Quick, start, start, ACTIVE);
         assert!(
             matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW),
             "a permit may become free: {patience:?}"
@@ -238,13 +233,18 @@ mod tests {
             length: HANGING_HOLD,
         };
         assert_eq!(
-            ask(&mut hanging, Standing::Quick, later, later, ACTIVE),
+            ask(&mut hanging, Speed::Quick, later, later, ACTIVE),
             Err(NotNow::Hold(held)),
             "at once"
         );
-        let seats = |own, all| Seats::of_destination(16).part(ActiveCount { own, all });
+        let permits = |own, all| LaneRules::of_destination(16).part(ActiveCount { own, all });
         assert_eq!(
-            [seats(8, 8), seats(1, 1), seats(1, 40), seats(39, 40)],
+            [
+                permits(8, 8),
+                permits(1, 1),
+                permits(1, 40),
+                permits(39, 40)
+            ],
             [14, 8, 2, 15]
         );
     }
@@ -252,16 +252,16 @@ mod tests {
     #[test]
     fn each_organization_has_its_own_share_of_the_lane_for_hosts() {
         let now = Instant::now();
-        let mut hosts = ProviderBulkhead::new(Seats::of_host(16), now);
+        let mut hosts = ProviderBulkhead::new(LaneRules::of_host(16), now);
         let asking = Asking {
             lane: CallLane::AssigneeSync,
             active_count: ActiveCount { all: 2, own: 1 },
             since: now,
             now,
         };
-        let mut fill = |tenant: &str, standing| {
+        let mut fill = |tenant: &str, speed| {
             let to = Member {
-                standing,
+                speed,
                 tenant: Some(tenant.into()),
                 overdue_after: SLOW,
             };
@@ -281,11 +281,11 @@ mod tests {
             (count, hosts.ask(&to, later) == Err(NotNow::Hold(full)))
         };
         assert_eq!(
-            ["acme", "umbrella"].map(|tenant| fill(tenant, Standing::New)),
+            ["acme", "umbrella"].map(|tenant| fill(tenant, Speed::New)),
             [(6, true), (6, true)]
         );
         let to = |tenant: &str| Member {
-            standing: Standing::New,
+            speed: Speed::New,
             tenant: Some(tenant.into()),
             overdue_after: SLOW,
         };
@@ -308,18 +308,18 @@ mod tests {
      {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
-        let slow = fill(&mut hanging, Standing::Slow, 100, start);
+        let slow = fill(&mut hanging, Speed::Slow, 100, start);
         assert_eq!(slow.len(), 4);
         assert!(
             matches!(
-                ask(&mut hanging, Standing::Slow, start, start, ACTIVE),
+                ask(&mut hanging, Speed::Slow, start, start, ACTIVE),
                 Err(NotNow::Wait { .. })
             ),
             "their answers may still arrive"
         );
-        assert_eq!(fill(&mut hanging, Standing::Quick, 2, start).len(), 2);
+        assert_eq!(fill(&mut hanging, Speed::Quick, 2, start).len(), 2);
         assert_eq!(
-            fill(&mut hanging, Standing::New, 100, start).len(),
+            fill(&mut hanging, Speed::New, 100, start).len(),
             2,
             "destinations that were never called have a few permits"
         );
@@ -328,14 +328,14 @@ mod tests {
             why: Why::ProviderHangs,
             length: HANGING_HOLD,
         };
-        for standing in [Standing::Slow, Standing::New] {
+        for speed in [Speed::Slow, Speed::New] {
             assert_eq!(
-                ask(&mut hanging, standing, later, later, ACTIVE),
+                ask(&mut hanging, speed, later, later, ACTIVE),
                 Err(NotNow::Hold(held))
             );
         }
         assert_eq!(
-            ask(&mut hanging, Standing::Quick, later, later, ACTIVE),
+            ask(&mut hanging, Speed::Quick, later, later, ACTIVE),
             Ok(())
         );
         assert!(
@@ -349,19 +349,16 @@ mod tests {
     fn overdue_calls_to_any_destination_count_and_without_them_every_call_is_admitted() {
         let start = Instant::now();
         let mut bulkhead = bulkhead(start);
-        let young = fill(&mut bulkhead, Standing::New, 4, start);
+        let young = fill(&mut bulkhead, Speed::New, 4, start);
         assert_eq!(young.len(), 4, "so far nothing is slow");
         assert_eq!(
-            ask(&mut bulkhead, Standing::Slow, start, start + QUICK, ACTIVE),
+            ask(&mut bulkhead, Speed::Slow, start, start + QUICK, ACTIVE),
             Ok(())
         );
         let later = start + SLOW;
-        assert!(ask(&mut bulkhead, Standing::New, later, later, ACTIVE).is_err());
+        assert!(ask(&mut bulkhead, Speed::New, later, later, ACTIVE).is_err());
         bulkhead.leave(young[0], later);
-        assert_eq!(
-            ask(&mut bulkhead, Standing::New, later, later, ACTIVE),
-            Ok(())
-        );
+        assert_eq!(ask(&mut bulkhead, Speed::New, later, later, ACTIVE), Ok(()));
     }
 
     proptest! {
@@ -374,15 +371,15 @@ mod tests {
             let mut now = Instant::now();
             let mut bulkhead = bulkhead(now);
             let mut under_way = Vec::new();
-            for (standing, leaves, millis) in steps {
+            for (speed, leaves, millis) in steps {
                 now += Duration::from_millis(millis);
-                let standing = [Standing::New, Standing::Quick, Standing::Slow][usize::from(standing)];
-                if ask(&mut bulkhead, standing, now, now, ACTIVE) == Ok(()) {
-                    under_way.push(bulkhead.let_out(member(standing), now));
+                let speed = [Speed::New, Speed::Quick, Speed::Slow][usize::from(speed)];
+                if ask(&mut bulkhead, speed, now, now, ACTIVE) == Ok(()) {
+                    under_way.push(bulkhead.let_out(member(speed), now));
                 }
-                prop_assert!(bulkhead.under_way.len() <= bulkhead.seats.part(ACTIVE));
-                let known = bulkhead.under_way.iter().filter(|call| call.to.standing == Standing::Slow).count();
-                prop_assert!(known <= bulkhead.seats.overdue());
+                prop_assert!(bulkhead.under_way.len() <= bulkhead.rules.part(ACTIVE));
+                let known = bulkhead.under_way.iter().filter(|call| call.to.speed == Speed::Slow).count();
+                prop_assert!(known <= bulkhead.rules.overdue());
                 prop_assert_eq!(bulkhead.under_way.len(), under_way.len());
                 if leaves && !under_way.is_empty() {
                     bulkhead.leave(under_way.remove(0), now);

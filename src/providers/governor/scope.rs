@@ -9,13 +9,13 @@ use crate::providers::providers;
 /// Replaces the organization in the scope of a shared limit.
 const EVERYBODY: &str = "*";
 /// The suffix of a destination's scope for a hold of its permits.
-const SEATS: &str = "#seats";
+const PERMITS: &str = "#seats";
 
 /// A destination, named as in holds: `<organization>|<provider>|<host or destination id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
     own: Target,
-    seats: Target,
+    permits: Target,
     shared: Option<Target>,
     provider: &'static str,
     lane: CallLane,
@@ -29,8 +29,8 @@ pub(super) struct Target {
     pub(super) text: String,
     /// The name in messages: `acme's Azure DevOps`.
     pub(super) called: String,
-    /// See [`Scope::seats`].
-    pub(super) is_seats: bool,
+    /// See [`Scope::permits`].
+    pub(super) is_permits: bool,
 }
 
 impl Scope {
@@ -67,18 +67,18 @@ impl Scope {
     fn new(organization: &str, provider: &'static str, place: &str, detail: &str) -> Self {
         let text = format!("{organization}|{provider}|{place}");
         let called = format!("{organization}'s {}{detail}", name_of(provider));
-        let seats = Target {
-            text: format!("{text}{SEATS}"),
+        let permits = Target {
+            text: format!("{text}{PERMITS}"),
             called: called.clone(),
-            is_seats: true,
+            is_permits: true,
         };
         Self {
             own: Target {
                 text,
                 called,
-                is_seats: false,
+                is_permits: false,
             },
-            seats,
+            permits,
             shared: None,
             provider,
             lane: CallLane::Messaging,
@@ -100,7 +100,7 @@ impl Scope {
         let target = |limit: String| Target {
             text: format!("{EVERYBODY}|{}|{limit}", self.provider),
             called: format!("{} ({limit})", name_of(self.provider)),
-            is_seats: false,
+            is_permits: false,
         };
         Self {
             shared: limit.map(target),
@@ -136,8 +136,8 @@ impl Scope {
 
     /// Returns the destination's permits. Their hold applies only to calls that find no permit:
     /// each replica has its own permits, so others may still have free ones.
-    pub(super) const fn seats(&self) -> &Target {
-        &self.seats
+    pub(super) const fn permits(&self) -> &Target {
+        &self.permits
     }
 
     /// Returns the shared limit, or the destination alone if it has none.
@@ -196,7 +196,7 @@ mod tests {
             [Some("acme"), None, None]
         );
         assert_eq!(
-            (hook.seats().text.as_str(), &hook.seats().called),
+            (hook.permits().text.as_str(), &hook.permits().called),
             ("acme|webhook|7#seats", &hook.own.called)
         );
     }

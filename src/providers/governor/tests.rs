@@ -15,14 +15,14 @@ use crate::fault::Certainty;
 struct Kept {
     live: Mutex<Vec<(LiveHold, Instant)>>,
     reads: AtomicUsize,
-    is_ill: Mutex<bool>,
+    is_unavailable: Mutex<bool>,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer")]
-struct Ill;
+struct Unavailable;
 
-impl Fault for Ill {
+impl Fault for Unavailable {
     fn code(&self) -> &'static str {
         "ill"
     }
@@ -39,8 +39,8 @@ impl Fault for Ill {
 impl Holds for Kept {
     fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>> {
         async move {
-            if *locked(&self.is_ill) {
-                return Err(Ill.into());
+            if *locked(&self.is_unavailable) {
+                return Err(Unavailable.into());
             }
             let (scope, reason) = (hold.scope.to_owned(), hold.reason.to_owned());
             let live = LiveHold {
@@ -65,8 +65,8 @@ impl Holds for Kept {
             })
         };
         let live = locked(&self.live).iter().filter_map(in_force).collect();
-        std::future::ready(if *locked(&self.is_ill) {
-            Err(Ill.into())
+        std::future::ready(if *locked(&self.is_unavailable) {
+            Err(Unavailable.into())
         } else {
             Ok(live)
         })
@@ -252,11 +252,14 @@ async fn a_shared_limit_holds_every_destination_of_its_credential_for_every_repl
                 fault.to_string(),
                 "Discord (bot-1) answered 429 for everything that is sent this way and is held"
             );
-            let GovernorFault::Held { left, for_seat, .. } = fault else {
+            let GovernorFault::Held {
+                left, for_permit, ..
+            } = fault
+            else {
                 panic!("{fault}")
             };
             assert!(
-                !left.is_zero() && left <= Duration::from_millis(300) && !for_seat,
+                !left.is_zero() && left <= Duration::from_millis(300) && !for_permit,
                 "{left:?}"
             );
         }
@@ -337,7 +340,7 @@ async fn a_call_that_finds_a_permit_ignores_the_hold_of_permits_and_each_replica
     assert_eq!(on.key, "hold:acme|webhook|1#seats");
     let GovernorFault::Held {
         left,
-        for_seat: true,
+        for_permit: true,
         ..
     } = fault
     else {
@@ -359,7 +362,7 @@ async fn no_job_waits_for_a_hold_that_could_not_be_stored() {
         governor.admit(&hanging).await.ok(),
         governor.admit(&hanging).await.ok(),
     ];
-    *locked(&kept.is_ill) = true;
+    *locked(&kept.is_unavailable) = true;
     let fault = governor
         .look(&hanging)
         .await

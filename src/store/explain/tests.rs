@@ -175,7 +175,7 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
         attempt: 3,
         ..waits("hold", "hold:contoso|azure_devops|dev.azure.com")
     };
-    let told = |hold| {
+    let explanation = |hold| {
         explain(
             &row,
             &Facts {
@@ -204,11 +204,14 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
             "olga holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (maintenance).",
         ),
     ] {
-        assert_eq!(told(Some(hold)), format!("{begin}{cause} {then} {end}"));
+        assert_eq!(
+            explanation(Some(hold)),
+            format!("{begin}{cause} {then} {end}")
+        );
     }
     let over =
         "the hold has ended. The jobs that waited for it continue by themselves in small batches.";
-    assert_eq!(told(None), format!("{begin}{over} {end}"));
+    assert_eq!(explanation(None), format!("{begin}{over} {end}"));
 }
 
 #[test]

@@ -120,9 +120,9 @@ impl Group {
 
     /// Sends every caller its own result.
     pub(super) fn answer(self, sent: Sent) {
-        tell(self.intakes, sent.intakes);
-        tell(self.claims, sent.claims);
-        tell(self.plains, sent.plains);
+        send_answers(self.intakes, sent.intakes);
+        send_answers(self.claims, sent.claims);
+        send_answers(self.plains, sent.plains);
     }
 
     /// Sends every caller the same error.
@@ -156,7 +156,7 @@ impl Sent {
 }
 
 /// Sends results to their callers. If a caller is gone, its row shows what was written.
-fn tell<Q, A>(asked: Vec<(Q, ReplyTo<A>)>, answers: Vec<Result<A, StoreError>>) {
+fn send_answers<Q, A>(asked: Vec<(Q, ReplyTo<A>)>, answers: Vec<Result<A, StoreError>>) {
     for ((_, asked), answer) in asked.into_iter().zip(answers) {
         drop(asked.send(answer));
     }

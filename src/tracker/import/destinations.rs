@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use super::{Import, Tenant};
 use crate::secrets::{Keyring, Place};
 use crate::tracker::destinations::{SECRET, place};
-use crate::tracker::moved::{Target, stays};
+use crate::tracker::moved::{Target, check_same_place};
 use crate::tracker::{DestinationDocument, TrackerFault, destination_cause};
 
 /// Returns the row of each given destination, with a new id where there is none.
@@ -67,7 +67,7 @@ impl Import<'_> {
             if same_destination(self.keyring, id, row, destination)? {
                 continue;
             }
-            secret_stays(row, destination)?;
+            check_secret_place(row, destination)?;
             changed.push(
                 self.keyring,
                 id,
@@ -136,7 +136,7 @@ fn same_destination(
 
 /// Refuses a document that omits a destination's secret and changes the place to which the stored
 /// one is sent.
-fn secret_stays(row: &Row, document: &DestinationDocument) -> Result<(), TrackerFault> {
+fn check_secret_place(row: &Row, document: &DestinationDocument) -> Result<(), TrackerFault> {
     let has_secret = row.try_get::<_, Option<&str>>("secret")?.is_some();
     match (
         document.secret.as_ref(),
@@ -154,7 +154,7 @@ fn secret_stays(row: &Row, document: &DestinationDocument) -> Result<(), Tracker
                     config: &document.config,
                 },
             );
-            stays(&document.name, from, to, "`secret` in the document")
+            check_same_place(&document.name, from, to, "`secret` in the document")
         }
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use super::{Rotated, RowChange, seconds, unknown};
 use crate::secrets::Keyring;
 use crate::tracker::destinations::{PREVIOUS_SECRET, SECRET, place};
-use crate::tracker::moved::{ONE_AT_A_TIME, Target, stays};
+use crate::tracker::moved::{ONE_AT_A_TIME, Target, check_same_place};
 use crate::tracker::{TrackerFault, execute, query, query_opt};
 
 /// A destination without its secrets.
@@ -148,7 +148,7 @@ pub async fn register_destination(
         before.as_ref().filter(|before| before.has_secret),
         new.secret,
     ) {
-        secret_stays(before, kind, config)?;
+        check_secret_place(before, kind, config)?;
     }
     let written = query(
         client,
@@ -174,7 +174,7 @@ pub async fn register_destination(
 ///
 /// # Errors
 /// [`TrackerFault::Document`] describes the change.
-pub fn secret_stays(
+pub fn check_secret_place(
     before: &DestinationRow,
     kind: &str,
     config: &Value,
@@ -186,7 +186,7 @@ pub fn secret_stays(
         },
         Target { kind, config },
     );
-    stays(&before.name, from, to, "--secret-file")
+    check_same_place(&before.name, from, to, "--secret-file")
 }
 
 /// Disables or enables a destination.

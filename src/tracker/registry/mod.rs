@@ -11,8 +11,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 pub use destinations::{
-    DestinationRow, NewDestination, destination_id, destination_rows, register_destination,
-    rotate_destination_secret, secret_stays, set_destination_disabled,
+    DestinationRow, NewDestination, check_secret_place, destination_id, destination_rows,
+    register_destination, rotate_destination_secret, set_destination_disabled,
 };
 pub use installations::{
     InstallationRow, NewInstallation, installation_rows, register_installation, rotate_hook_secret,

@@ -70,11 +70,11 @@ impl Standby {
         ])
         .arg(&folder);
         copy.arg("--dbname").arg(database.url.expose_secret());
-        let copied = tokio::time::timeout(SOON, copy.status())
+        let status = tokio::time::timeout(SOON, copy.status())
             .await
             .expect("it ends")
             .expect("it runs");
-        assert!(copied.success(), "pg_basebackup: {copied}");
+        assert!(status.success(), "pg_basebackup: {status}");
         let port = ports::reserve().expect("a free port");
         let mut server = program("postgres");
         server.arg("-D").arg(&folder);

@@ -10,10 +10,10 @@ use crate::support::{TestWorld, WorkerOptions};
 #[tokio::test]
 async fn a_worker_without_postgres_is_not_ready_and_stops_on_sigterm() {
     let world = TestWorld::acme().await;
-    let nobody = ports::reserve().unwrap();
+    let unused = ports::reserve().unwrap();
     let url = format!(
         "postgres://worker:canary-password@127.0.0.1:{}/dispatch",
-        nobody.number()
+        unused.number()
     );
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), url)]);
     let mut worker = world.worker(&WorkerOptions {

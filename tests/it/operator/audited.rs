@@ -285,7 +285,7 @@ async fn every_command_that_changes_something_writes_an_audit_row_with_the_login
         let mut command = world
             .dispatch(&arguments)
             .stdin(stdin.as_str())
-            .tells_secrets();
+            .prints_secrets();
         if line == "migrate" {
             command = command.env(
                 "DISPATCH_WORKER_LOGIN",

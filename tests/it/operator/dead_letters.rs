@@ -186,7 +186,7 @@ async fn a_replayed_message_takes_effect_or_becomes_a_new_dead_letter() {
         .await;
     let shown = world
         .dispatch(&["dead-letters", "show", &letter, "--raw"])
-        .tells_secrets()
+        .prints_secrets()
         .done()
         .await;
     assert_eq!(shown["headers"], json!({"n": 7}));

@@ -165,9 +165,9 @@ async fn an_outcome_other_than_success_is_printed_with_a_hint_and_exit_code_1() 
     );
     assert!(text.contains("dispatch jobs configure"), "{text}");
 
-    let mut nobody = job("nobody");
-    nobody["organization"] = json!("nobody");
-    let (output, text) = ended(publish(&world, &[nobody], &[]).await).await;
+    let mut unknown = job("nobody");
+    unknown["organization"] = json!("nobody");
+    let (output, text) = ended(publish(&world, &[unknown], &[]).await).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("refused: unknown_organization"), "{text}");
 

@@ -103,7 +103,7 @@ async fn world(policy: &str, title: &str) -> TestWorld {
 }
 
 /// Publishes a job whose change is sent to these destinations.
-async fn tell(world: &TestWorld, notify: &[&str]) {
+async fn publish_change(world: &TestWorld, notify: &[&str]) {
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job("told", &event);
     job["notify"] = json!(notify);
@@ -148,7 +148,7 @@ async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpre
     let world = world("resend", HOSTILE).await;
     let _worker = world.worker(&WorkerOptions::default());
     let all = [&additional()[..], &[acme::DISCORD, acme::BLIND]].concat();
-    tell(&world, &all).await;
+    publish_change(&world, &all).await;
     done(&world).await;
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
@@ -297,7 +297,7 @@ async fn no_secret_is_stored(world: &TestWorld) {
 async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
     let world = world("resend", &"<é".repeat(30_000)).await;
     let _worker = world.worker(&WorkerOptions::default());
-    tell(&world, &additional()).await;
+    publish_change(&world, &additional()).await;
     done(&world).await;
     let state = state(&world).await;
     assert!(in_chats(&state).iter().all(|messages| *messages == 1));
@@ -330,7 +330,7 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
         .await;
     }
     let _worker = world.worker(&WorkerOptions::default());
-    tell(&world, &additional()).await;
+    publish_change(&world, &additional()).await;
     done(&world).await;
     let codes = world
         .database
@@ -346,8 +346,11 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
         state.discord.webhooks[HOOK_ID].posted.len(),
         state.mail.received.len(),
     ];
-    let told = [&in_chats(&state)[..], &others].concat();
-    assert!(told.iter().all(|messages| *messages == 1), "{told:?}");
+    let message_counts = [&in_chats(&state)[..], &others].concat();
+    assert!(
+        message_counts.iter().all(|messages| *messages == 1),
+        "{message_counts:?}"
+    );
     assert_eq!(
         world
             .database
@@ -371,7 +374,7 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
         crash_at,
         ..options.clone()
     });
-    tell(&world, &[SLACK]).await;
+    publish_change(&world, &[SLACK]).await;
     first.wait_exit(SOON).await;
     // The second intent is stored, but its call has not been made.
     assert_eq!(received(&state(&world).await, &slack::KIND).len(), 1);
@@ -412,7 +415,7 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
     let world = world("hold", "Logout is slow").await;
     lose_answer(&world, Provider::Email).await;
     let _worker = world.worker(&WorkerOptions::default());
-    tell(&world, &[MAIL]).await;
+    publish_change(&world, &[MAIL]).await;
     let parked = parked_message(&world).await;
     assert_eq!(parked.error_code.as_deref(), Some("unknown_outcome"));
     let parent = world.job_by_key("told").await.unwrap();
@@ -478,7 +481,7 @@ async fn a_slow_mail_server_is_waited_for_and_a_hanging_one_times_out_without_an
         call_seconds: Some(2),
         ..WorkerOptions::default()
     });
-    tell(&world, &[MAIL]).await;
+    publish_change(&world, &[MAIL]).await;
     done(&world).await;
     assert_eq!(
         world

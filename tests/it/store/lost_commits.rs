@@ -29,7 +29,7 @@ const ASKS: &str = "
 struct Scene {
     world: TestWorld,
     proxy: Proxy,
-    first: gate::Standing,
+    first: gate::Blocked,
     _worker: WorkerProcess,
 }
 

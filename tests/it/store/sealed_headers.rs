@@ -30,7 +30,7 @@ async fn dump(world: &TestWorld) -> String {
 async fn raw(world: &TestWorld, id: &str) -> Value {
     world
         .dispatch(&["dead-letters", "show", id, "--raw"])
-        .tells_secrets()
+        .prints_secrets()
         .done()
         .await
 }

@@ -190,7 +190,10 @@ mod planted {
     #[tokio::test]
     async fn a_canary_is_found_in_every_place() {
         let mut world = TestWorld::acme().await;
-        assert!(told_apart(&world) >= 12, "there are secrets of every kind");
+        assert!(
+            distinct_secrets(&world) >= 12,
+            "there are secrets of every kind"
+        );
         assert_eq!(
             found(&world).await,
             Vec::<String>::new(),
@@ -260,7 +263,7 @@ mod planted {
 
     /// Returns the number of distinct secrets, of the servers and of the canaries, without other
     /// forms of the same secret.
-    fn told_apart(world: &TestWorld) -> usize {
+    fn distinct_secrets(world: &TestWorld) -> usize {
         let looked_for = secrets(world);
         let servers: Vec<&Secret> = looked_for
             .iter()

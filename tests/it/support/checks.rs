@@ -78,7 +78,7 @@ struct EffectFact {
     /// The kind of a message's destination.
     kind: Option<String>,
     /// The result in the checkpoint of a PATCH; `already` if the work item had the value already,
-    /// whoever wrote it.
+    /// regardless of who wrote it.
     result: Option<String>,
 }
 

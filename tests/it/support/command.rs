@@ -113,7 +113,7 @@ impl Dispatch {
 
     /// Excludes the output from the search for secrets, for a command that prints secrets on
     /// request.
-    pub(crate) fn tells_secrets(mut self) -> Self {
+    pub(crate) fn prints_secrets(mut self) -> Self {
         self.log = None;
         self
     }

@@ -30,7 +30,7 @@ const SLOW: &str = "
 const AT_IT: &str = "SELECT pid, client_port FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
 /// A backend that is blocked at the gate.
-pub(crate) struct Standing {
+pub(crate) struct Blocked {
     /// The process id.
     pub(crate) backend: String,
     /// The port of the client.
@@ -67,12 +67,12 @@ pub(crate) async fn slow(database: &TestDatabase, table: &str, by: Duration) {
 }
 
 /// Waits until exactly one backend is at the gate, and it is not `before`.
-pub(crate) async fn at_it(database: &TestDatabase, before: Option<&Standing>) -> Standing {
+pub(crate) async fn at_it(database: &TestDatabase, before: Option<&Blocked>) -> Blocked {
     wait_for(
         "a commit at the gate",
         Duration::from_secs(30),
         async || match database.rows(AT_IT).await.as_slice() {
-            [one] if before.is_none_or(|before| before.backend != one[0]) => Ok(Standing {
+            [one] if before.is_none_or(|before| before.backend != one[0]) => Ok(Blocked {
                 backend: one[0].clone(),
                 port: one[1].parse().expect("the port of a TCP connection"),
             }),

@@ -23,7 +23,7 @@ pub(super) struct EventRecorder;
 impl TestWorld {
     /// Records the outcome events from now on, for the search at the world's end. A world of
     /// [`TestWorld::acme`] does so anyway.
-    pub(crate) async fn hears_events(&self) {
+    pub(crate) async fn records_events(&self) {
         self.recorder().await;
     }
 }

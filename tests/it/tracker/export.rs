@@ -136,7 +136,7 @@ async fn the_command_prints_secrets_only_on_request_and_is_audited() {
     );
     let full = world
         .dispatch(&["tracker", "export", "--with-secrets", "--reason", "backup"])
-        .tells_secrets()
+        .prints_secrets()
         .done()
         .await;
     assert_eq!(

@@ -2,15 +2,15 @@
 //! is an argument.
 
 mod pace;
-mod seats;
+mod permits;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::pace::{Pace, SLOW};
-use self::seats::Window;
-pub(super) use self::seats::{ActiveCount, Seats, wait_for_seat};
+use self::permits::Window;
+pub(super) use self::permits::{ActiveCount, LaneRules, wait_for_permit};
 use super::circuit::{Circuit, FAILURES, Says};
 use super::lanes::{CallLane, PerLane};
 use super::rates::{Bucket, Rate};
@@ -89,7 +89,7 @@ impl Why {
 
     /// Returns whether only a permit is missing. A call that finds a free permit may ignore such a
     /// hold.
-    pub(super) const fn is_for_seats(self) -> bool {
+    pub(super) const fn is_for_permits(self) -> bool {
         matches!(self, Self::Busy | Self::ProviderBusy | Self::TenantBusy)
     }
 }
@@ -117,16 +117,16 @@ pub(super) enum NotNow {
 
 impl NotNow {
     /// Returns whether only a permit is missing.
-    pub(super) const fn is_for_seats(self) -> bool {
+    pub(super) const fn is_for_permits(self) -> bool {
         match self {
-            Self::Wait { why, .. } | Self::Hold(HoldRequest { why, .. }) => why.is_for_seats(),
+            Self::Wait { why, .. } | Self::Hold(HoldRequest { why, .. }) => why.is_for_permits(),
         }
     }
 }
 
 /// How a destination has answered so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Speed {
     /// No call has ended yet.
     New,
     /// The last call was answered, after any time, or failed at once; and no call in flight is
@@ -164,8 +164,8 @@ pub(super) struct Destination {
     bucket: Bucket,
     circuit: Circuit,
     pace: Pace,
-    /// The standing after the last call.
-    standing: Standing,
+    /// The speed after the last call.
+    speed: Speed,
     windows: PerLane<Window>,
     /// The calls in flight, the oldest first.
     under_way: Vec<Ticket>,
@@ -175,14 +175,19 @@ pub(super) struct Destination {
 
 impl Destination {
     /// Creates a destination that is assumed to answer within `pace` until it shows otherwise.
-    pub(super) fn new(rate: Rate, seats: &PerLane<Seats>, pace: Duration, now: Instant) -> Self {
+    pub(super) fn new(
+        rate: Rate,
+        rules: &PerLane<LaneRules>,
+        pace: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             rate,
             bucket: Bucket::full(rate, now),
             circuit: Circuit::new(),
             pace: Pace::new(pace, now),
-            standing: Standing::New,
-            windows: PerLane::new(|lane| Window::new(seats[lane], now)),
+            speed: Speed::New,
+            windows: PerLane::new(|lane| Window::new(rules[lane], now)),
             under_way: Vec::new(),
             last_number: 0,
             used: now,
@@ -229,7 +234,7 @@ impl Destination {
                 why: Why::Busy,
                 length: BUSY_HOLD,
             };
-            return wait_for_seat(
+            return wait_for_permit(
                 overdue,
                 self.windows[lane].freed(),
                 since,
@@ -256,17 +261,13 @@ impl Destination {
         })
     }
 
-    /// Returns the standing at `now`.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    /// Returns the speed at `now`.
+    pub(super) fn speed(&self, now: Instant) -> Speed {
         let is_overdue = self
             .under_way
             .first()
             .is_some_and(|oldest| self.is_overdue(*oldest, now));
-        if is_overdue {
-            Standing::Slow
-        } else {
-            self.standing
-        }
+        if is_overdue { Speed::Slow } else { self.speed }
     }
 
     /// Returns the time after which a call is overdue.
@@ -330,10 +331,10 @@ impl Destination {
             }
             CallResult::Failed => {
                 // A call that fails at once keeps no permit from other calls.
-                self.standing = if took < SLOW {
-                    Standing::Quick
+                self.speed = if took < SLOW {
+                    Speed::Quick
                 } else {
-                    Standing::Slow
+                    Speed::Slow
                 };
                 self.shrink();
                 let until = self.circuit.failed(ticket.probe, now)?;
@@ -350,7 +351,7 @@ impl Destination {
     pub(super) fn drop_call(&mut self, ticket: Ticket, now: Instant) {
         self.leave(ticket, now);
         if self.is_overdue(ticket, now) {
-            self.standing = Standing::Slow;
+            self.speed = Speed::Slow;
             self.shrink();
             // The next call that asks finds the circuit open and places the hold.
             let _until = self.circuit.failed(ticket.probe, now);
@@ -370,7 +371,7 @@ impl Destination {
     /// Records that the destination answers, whatever the answer is.
     fn answered(&mut self, ticket: Ticket, took: Duration, now: Instant) {
         self.pace.answered(took, now);
-        self.standing = Standing::Quick;
+        self.speed = Speed::Quick;
         self.circuit.succeeded(ticket.probe);
     }
 

@@ -23,7 +23,7 @@ pub(in crate::providers::governor) struct ActiveCount {
 
 /// The rules by which a lane's permits are shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::providers::governor) struct Seats {
+pub(in crate::providers::governor) struct LaneRules {
     /// The permits of the lane.
     pub(super) capacity: usize,
     /// The guaranteed limit, and the limit after a failed call.
@@ -34,7 +34,7 @@ pub(in crate::providers::governor) struct Seats {
     pub(super) alone: usize,
 }
 
-impl Seats {
+impl LaneRules {
     /// Returns the rules for a destination of messages in a lane of `capacity` permits: an eighth
     /// of them at first, at least two, and half of them if no other destination is active.
     pub(in crate::providers::governor) fn of_destination(capacity: usize) -> Self {
@@ -98,7 +98,7 @@ impl Seats {
 /// A destination's concurrency limit in one lane.
 #[derive(Debug)]
 pub(super) struct Window {
-    seats: Seats,
+    rules: LaneRules,
     /// How many calls may be in flight now.
     size: usize,
     /// Whether the limit was reached since it last grew.
@@ -110,10 +110,10 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) const fn new(seats: Seats, now: Instant) -> Self {
+    pub(super) const fn new(rules: LaneRules, now: Instant) -> Self {
         Self {
-            seats,
-            size: seats.first,
+            rules,
+            size: rules.first,
             was_full: false,
             freed: now,
             used: None,
@@ -123,7 +123,7 @@ impl Window {
     /// Returns whether all permits are taken, with `under_way` calls in flight and `active_count`
     /// active destinations.
     pub(super) fn is_full(&mut self, under_way: usize, active_count: usize) -> bool {
-        self.size = self.size.min(self.seats.most(active_count));
+        self.size = self.size.min(self.rules.most(active_count));
         let is_full = under_way >= self.size;
         self.was_full |= is_full;
         is_full
@@ -133,14 +133,14 @@ impl Window {
     /// in flight. The next call that asks lowers the limit to the destination's part of the lane.
     pub(super) fn grow(&mut self, under_way: usize) {
         if self.was_full {
-            self.size = (self.size + 1).min(self.seats.capacity.max(self.seats.base));
+            self.size = (self.size + 1).min(self.rules.capacity.max(self.rules.base));
         }
         self.was_full = under_way >= self.size;
     }
 
     /// Resets the limit to the guaranteed one.
     pub(super) fn shrink(&mut self, under_way: usize) {
-        self.size = self.seats.base;
+        self.size = self.rules.base;
         self.was_full = under_way >= self.size;
     }
 
@@ -173,7 +173,7 @@ impl Window {
 
 /// Decides whether a call waits for a permit: it waits while permits become free, but not beyond
 /// the time at which the deciding call is `overdue`.
-pub(in crate::providers::governor) fn wait_for_seat(
+pub(in crate::providers::governor) fn wait_for_permit(
     overdue: Option<Instant>,
     freed: Instant,
     since: Instant,
@@ -195,16 +195,21 @@ mod tests {
     #[test]
     fn a_destination_gets_an_eighth_of_the_lane_at_first_and_up_to_its_equal_part_while_it_answers()
     {
-        let seats = |capacity, active_count| {
-            let seats = Seats::of_destination(capacity);
-            (seats.first, seats.most(active_count))
+        let permits = |capacity, active_count| {
+            let rules = LaneRules::of_destination(capacity);
+            (rules.first, rules.most(active_count))
         };
         assert_eq!(
-            [seats(1, 1), seats(16, 1), seats(64, 1)],
+            [permits(1, 1), permits(16, 1), permits(64, 1)],
             [(2, 2), (2, 8), (8, 32)]
         );
         assert_eq!(
-            [seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)],
+            [
+                permits(16, 2),
+                permits(16, 5),
+                permits(64, 3),
+                permits(64, 100)
+            ],
             [(2, 5), (2, 2), (8, 16), (8, 8)]
         );
     }
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn an_organization_that_is_alone_gets_three_quarters_of_the_lane_and_all_together_never_get_the_whole_lane()
      {
-        let most = |capacity, active_count| Seats::of_host(capacity).most(active_count);
+        let most = |capacity, active_count| LaneRules::of_host(capacity).most(active_count);
         assert_eq!(
             [
                 most(32, 1),

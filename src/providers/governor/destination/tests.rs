@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::providers::governor::Rates;
 
-const SEATS: Seats = Seats {
+const RULES: LaneRules = LaneRules {
     capacity: 16,
     base: 2,
     first: 2,
@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(5);
 fn destination(rate: &str, now: Instant) -> Destination {
     Destination::new(
         Rates::parse(&format!("x={rate}")).unwrap().of("x"),
-        &PerLane::new(|_| SEATS),
+        &PerLane::new(|_| RULES),
         Duration::ZERO,
         now,
     )
@@ -108,17 +108,17 @@ fn a_destination_that_answers_gets_more_permits_on_demand_and_loses_them_when_it
             .into_iter()
             .for_each(|ticket| assert_eq!(quick.settle(ticket, CallResult::Done, now), None));
     }
-    assert_eq!(window(&quick).min(SEATS.most(1)), MOST);
+    assert_eq!(window(&quick).min(RULES.most(1)), MOST);
     assert_eq!(ask(&mut quick, now, now, 3), Ok(()));
-    assert_eq!(window(&quick), SEATS.most(3), "others have come");
+    assert_eq!(window(&quick), RULES.most(3), "others have come");
     let failing = go(&mut quick, now);
     assert_eq!(quick.settle(failing, CallResult::Failed, now + SLOW), None);
-    assert_eq!(window(&quick), SEATS.base);
+    assert_eq!(window(&quick), RULES.base);
     let alone = go(&mut quick, now);
     assert_eq!(quick.settle(alone, CallResult::Done, now + QUICK), None);
     assert_eq!(
         window(&quick),
-        SEATS.base,
+        RULES.base,
         "no call waited for another permit"
     );
 }
@@ -243,32 +243,32 @@ fn a_dropped_call_releases_its_permit_and_counts_as_failed_only_if_it_was_overdu
 }
 
 #[test]
-fn the_standing_follows_the_last_call_and_an_overdue_call_in_flight_counts_at_once() {
+fn the_speed_follows_the_last_call_and_an_overdue_call_in_flight_counts_at_once() {
     let now = Instant::now();
     let mut one = destination("1000/1", now);
-    assert_eq!(one.standing(now), Standing::New);
+    assert_eq!(one.speed(now), Speed::New);
     let (quick, hanging) = (go(&mut one, now), go(&mut one, now));
     one.settle(quick, CallResult::Failed, now + QUICK);
     assert_eq!(
-        [one.standing(now + QUICK), one.standing(now + SLOW)],
-        [Standing::Quick, Standing::Slow]
+        [one.speed(now + QUICK), one.speed(now + SLOW)],
+        [Speed::Quick, Speed::Slow]
     );
     one.drop_call(hanging, now + QUICK);
     assert_eq!(
-        one.standing(now + SLOW),
-        Standing::Quick,
+        one.speed(now + SLOW),
+        Speed::Quick,
         "a call dropped before it is overdue does not count"
     );
     let failing = go(&mut one, now);
     one.settle(failing, CallResult::Failed, now + SLOW);
-    assert_eq!(one.standing(now + SLOW), Standing::Slow);
+    assert_eq!(one.speed(now + SLOW), Speed::Slow);
     let slow = go(&mut one, now);
     one.settle(slow, CallResult::Done, now + CALM);
-    assert_eq!(one.standing(now + CALM), Standing::Quick, "it answers");
+    assert_eq!(one.speed(now + CALM), Speed::Quick, "it answers");
     go(&mut one, now);
     assert_eq!(
-        [one.standing(now + CALM), one.standing(now + 2 * CALM)],
-        [Standing::Quick, Standing::Slow]
+        [one.speed(now + CALM), one.speed(now + 2 * CALM)],
+        [Speed::Quick, Speed::Slow]
     );
 }
 
@@ -285,7 +285,7 @@ fn a_destination_that_answers_slowly_is_not_hanging_and_gets_more_permits() {
     tickets
         .into_iter()
         .for_each(|ticket| assert_eq!(calm.settle(ticket, CallResult::Done, now), None));
-    assert_eq!(window(&calm), SEATS.base + 1);
+    assert_eq!(window(&calm), RULES.base + 1);
     let _under_way = [go(&mut calm, now), go(&mut calm, now), go(&mut calm, now)];
     let later = now + CALM;
     let busy = HoldRequest {
@@ -312,8 +312,8 @@ fn each_lane_has_permits_of_its_own_and_a_failure_resets_the_limits_of_all_lanes
     let now = Instant::now();
     let lanes = [CallLane::Dispatch, CallLane::AssigneeSync];
     let rate = Rates::parse("x=1000/1").unwrap().of("x");
-    let seats = |lane| Seats::of_host(if lane == CallLane::Dispatch { 32 } else { 16 });
-    let mut host = Destination::new(rate, &PerLane::new(seats), CALM, now);
+    let rules = |lane| LaneRules::of_host(if lane == CallLane::Dispatch { 32 } else { 16 });
+    let mut host = Destination::new(rate, &PerLane::new(rules), CALM, now);
     let fill = |host: &mut Destination, lane| {
         let asking = Asking {
             lane,

@@ -58,7 +58,7 @@ struct Simulation {
     states: DestinationStates,
     start: Instant,
     now: Instant,
-    seats: usize,
+    permits: usize,
     tenants: Vec<Tenant>,
     jobs: Vec<Job>,
     turn: usize,
@@ -146,13 +146,13 @@ impl Hold {
 }
 
 impl Simulation {
-    /// Creates a lane of `seats` permits.
-    fn new(seats: usize, tenants: Vec<Tenant>) -> Self {
+    /// Creates a lane with this number of permits.
+    fn new(permits: usize, tenants: Vec<Tenant>) -> Self {
         // The rates are high, so that only permits limit the calls.
         let rates = Rates::parse("azure_devops=1000000/1,webhook=1000000/1").unwrap();
         let start = Instant::now();
         let (states, jobs, holds) = (
-            DestinationStates::new(rates, Lanes::all(seats)),
+            DestinationStates::new(rates, Lanes::all(permits)),
             Vec::new(),
             Vec::new(),
         );
@@ -160,7 +160,7 @@ impl Simulation {
             states,
             start,
             now: start,
-            seats,
+            permits,
             tenants,
             jobs,
             turn: 0,
@@ -180,7 +180,7 @@ impl Simulation {
                     .concat();
                 tenant.queue.extend(let_go);
             }
-            self.take_seats();
+            self.take_permits();
             self.ask();
             look(self);
             self.now += TICK;
@@ -214,9 +214,9 @@ impl Simulation {
     }
 
     /// Gives the free permits to the tenants in turn.
-    fn take_seats(&mut self) {
+    fn take_permits(&mut self) {
         let mut passed = 0;
-        while self.jobs.len() < self.seats && passed < self.tenants.len() {
+        while self.jobs.len() < self.permits && passed < self.tenants.len() {
             let tenant = self.turn % self.tenants.len();
             self.turn += 1;
             passed += 1;
@@ -248,7 +248,7 @@ impl Simulation {
                 ..
             } = &mut self.tenants[job.tenant];
             let lane = scope.lane();
-            let [held, held_for_seats] = holds.each_ref().map(|hold| hold.is_in_force(now));
+            let [held, held_for_permits] = holds.each_ref().map(|hold| hold.is_in_force(now));
             let place = self.states.of(scope, now);
             let asking = Asking {
                 lane,
@@ -272,7 +272,7 @@ impl Simulation {
                     continue;
                 }
                 None => 0,
-                Some(Err(refused)) if held_for_seats && refused.is_for_seats() => 1,
+                Some(Err(refused)) if held_for_permits && refused.is_for_permits() => 1,
                 Some(Err(NotNow::Wait { .. })) => {
                     self.jobs.push(job);
                     continue;
@@ -288,7 +288,7 @@ impl Simulation {
     /// Places a hold, and returns which of the tenant's two holds it is.
     fn hold(&mut self, tenant: usize, HoldRequest { why, length }: HoldRequest) -> usize {
         self.holds.push((tenant, why, self.now - self.start));
-        let which = usize::from(why.is_for_seats());
+        let which = usize::from(why.is_for_permits());
         self.tenants[tenant].holds[which].place(self.now + length);
         which
     }

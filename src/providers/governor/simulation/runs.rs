@@ -13,8 +13,9 @@ proptest! {
     fn slow_answers_keep_every_job_of_an_organization_calling_and_are_never_considered_hanging(
         seed in any::<u64>(), calls in 1..6usize,
     ) {
-        for (seats, jobs) in [(32, 20), (16, 12)] {
-            let mut lane = Simulation::new(seats, vec![Tenant::of_host("acme", jobs, calls, calm(seed))]);
+        for (permits, jobs) in [(32, 20), (16, 12)] {
+            let tenant = Tenant::of_host("acme", jobs, calls, calm(seed));
+            let mut lane = Simulation::new(permits, vec![tenant]);
             let (fewest, most) = lane.under_way_between(0, seconds(6), seconds(90));
             prop_assert!(10 * fewest >= 9 * jobs && most <= jobs, "{} to {} of {}", fewest, most, jobs);
             prop_assert_eq!(lane.holds, []);
@@ -43,9 +44,9 @@ fn a_newcomer_gets_half_the_calls_once_the_calls_in_flight_are_answered() {
 
 /// Returns the fraction of their speed that the other tenants keep while the last one does not
 /// answer, after its first deadline.
-fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<Tenant>) -> f64 {
+fn kept_speed(permits: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<Tenant>) -> f64 {
     let speed = |answers| {
-        let mut lane = Simulation::new(seats, tenants(answers));
+        let mut lane = Simulation::new(permits, tenants(answers));
         let others = lane.tenants.len() - 1;
         lane.run(DEADLINE + TICK, |_| ());
         let before: usize = lane.tenants[..others]
@@ -53,7 +54,7 @@ fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<
             .map(|tenant| tenant.done)
             .sum();
         let (_, most) = lane.under_way_between(others, DEADLINE + TICK, seconds(40));
-        let first = (seats / 8).max(2);
+        let first = (permits / 8).max(2);
         assert!(
             answers(Duration::ZERO).is_some() || most <= first,
             "{most} calls hang"
@@ -75,9 +76,9 @@ fn a_host_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_oth
             Tenant::of_host("umbrella", 60, 3, answers),
         ]
     };
-    for seats in [16, 32] {
-        let kept = kept_speed(seats, tenants);
-        assert!(kept >= 0.8, "{kept:.2} of {seats}");
+    for permits in [16, 32] {
+        let kept = kept_speed(permits, tenants);
+        assert!(kept >= 0.8, "{kept:.2} of {permits}");
     }
 }
 

@@ -144,13 +144,13 @@ async fn registering_an_account_again_keeps_the_settings_that_the_command_omits(
 }
 
 async fn an_identity_of_another_organization_is_refused(world: &TestWorld, register: Dispatch) {
-    let nobody = register.said().await;
-    assert_eq!(nobody.code, Some(1));
+    let refused = register.said().await;
+    assert_eq!(refused.code, Some(1));
     assert!(
-        nobody
+        refused
             .stderr
             .contains("no identity `bot`; use one of: robot"),
-        "{nobody:?}"
+        "{refused:?}"
     );
     assert_eq!(
         world
@@ -177,7 +177,7 @@ async fn an_unknown_organization_is_named_with_the_known_ones(world: &TestWorld)
 async fn a_test_of_an_account_reports_the_token_s_user_and_whether_the_account_is_usable() {
     let world = TestWorld::acme().await;
     let account = acme::account_id();
-    let trial = world
+    let tested = world
         .dispatch(&[
             "integrations",
             "test",
@@ -188,7 +188,7 @@ async fn a_test_of_an_account_reports_the_token_s_user_and_whether_the_account_i
         .done()
         .await;
     assert_eq!(
-        trial["trial"],
+        tested["trial"],
         json!({"user": "Bot", "accounts": [acme::ACCOUNT], "usable": true})
     );
     let other = [

@@ -178,10 +178,10 @@ async fn a_message_is_signed_with_both_secrets_until_the_previous_one_expires() 
     world
         .wait_job_state("both", JobState::Succeeded, SOON)
         .await;
-    let trial = || world.dispatch(&[&["destinations", "test"], &named[..]].concat());
-    trial().done().await;
+    let test = || world.dispatch(&[&["destinations", "test"], &named[..]].concat());
+    test().done().await;
     world.database.rows("UPDATE destinations SET previous_secret_until = now() WHERE previous_secret IS NOT NULL").await;
-    let refused = trial().said().await;
+    let refused = test().said().await;
     assert!(
         refused.code == Some(1) && refused.stderr.contains("401"),
         "{refused:?}"

@@ -91,10 +91,10 @@ fn unreadable(key: &str, names: &[&'static str; 6]) -> Vec<Row> {
 /// Returns messages with another routing key, and messages that arrived through another exchange
 /// or queue.
 fn misaddressed() -> Vec<Row> {
-    let nobody = JobId::fresh();
+    let unknown = JobId::fresh();
     [
-        wake_ups(nobody),
-        choices(nobody),
+        wake_ups(unknown),
+        choices(unknown),
         cancels(),
         by_other_ways(),
     ]
@@ -116,7 +116,7 @@ fn keyed(name: &'static str, key: &str, body: &Value, end: End) -> Row {
     }
 }
 
-fn wake_ups(nobody: JobId) -> Vec<Row> {
+fn wake_ups(unknown: JobId) -> Vec<Row> {
     let woken = |name, key: &str, body: Value, end| {
         let Row { message, .. } = keyed(name, key, &body, End::Nothing);
         Row {
@@ -133,7 +133,7 @@ fn wake_ups(nobody: JobId) -> Vec<Row> {
         woken(
             "a wake-up for no row",
             "wake.dispatch",
-            json!({"job_id": nobody}),
+            json!({"job_id": unknown}),
             End::Nothing,
         ),
         woken(
@@ -151,8 +151,8 @@ fn wake_ups(nobody: JobId) -> Vec<Row> {
     ]
 }
 
-fn choices(nobody: JobId) -> Vec<Row> {
-    let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
+fn choices(unknown: JobId) -> Vec<Row> {
+    let configure = |account: &str| json!({"schema": 1, "job_id": unknown, "account": account});
     vec![
         keyed(
             "a choice for no job",

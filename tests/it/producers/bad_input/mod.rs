@@ -241,7 +241,7 @@ async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String,
     let id = letter_of(row, letters)["id"].to_string();
     let raw = world
         .dispatch(&["dead-letters", "show", &id, "--raw", "--reason", WHY])
-        .tells_secrets()
+        .prints_secrets()
         .done()
         .await;
     let shown = raw["body"].as_str().expect("a text");

@@ -109,7 +109,7 @@ async fn the_provider_s_code_and_message_are_in_the_row_the_event_the_log_and_th
     }
     let mut wrong = Vec::new();
     for reason in &REASONS {
-        let event = heard(&listener, reason).await;
+        let event = receive(&listener, reason).await;
         wrong.extend(missing(&world, &worker, reason, &event).await);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -155,7 +155,7 @@ async fn set(world: &TestWorld, tenants: &[Tenant]) {
 }
 
 /// Waits for the event that contains the reason.
-async fn heard(listener: &Listener, reason: &Reason) -> Value {
+async fn receive(listener: &Listener, reason: &Reason) -> Value {
     wait_for(
         &format!("{} of {}", reason.event, reason.name),
         SOON,

@@ -248,7 +248,7 @@ pub(super) fn group_name(first: i64) -> String {
 /// Adds tenants to a world, in the simulator and in the tracker; `state` is the initial state of
 /// the simulator.
 pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
-    world.hears_events().await;
+    world.records_events().await;
     let state = state
         .user("Ann", ANN)
         .user("Bob", BOB)

@@ -67,10 +67,11 @@ fn a_row_that_differs_from_the_description_is_reported() {
         with_another_property(),
     ];
     for (part, fact) in all.concat() {
-        let told = Description::read(&folder, fact.vendor.file.expect("a file")).differs(&fact);
+        let description = Description::read(&folder, fact.vendor.file.expect("a file"));
+        let differences = description.differs(&fact);
         assert!(
-            told.iter().any(|why| why.contains(part)),
-            "{part}: {told:?}"
+            differences.iter().any(|why| why.contains(part)),
+            "{part}: {differences:?}"
         );
     }
 }

@@ -145,10 +145,10 @@ impl Description {
             .all(schema)
             .into_iter()
             .filter_map(|part| part.get(inside));
-        let told = described
+        let differences = described
             .map(|one| self.shape_differs(shape, one, at))
             .min_by_key(Vec::len);
-        told.unwrap_or_else(|| vec![format!("`{at}` is not described")])
+        differences.unwrap_or_else(|| vec![format!("`{at}` is not described")])
     }
 
     fn object_differs(&self, fields: &[Field], schema: &Value, at: &str) -> Vec<String> {

@@ -37,19 +37,22 @@ fn every_default_host_of_the_program_is_the_host_in_the_table() {
 #[test]
 fn a_default_with_another_host_is_reported() {
     let row = |name: &str| table().find(|fact| fact.name == name).expect("a row");
-    let told = |name: &str, default: &str| differs(row(name), |_| Some(default.to_owned()));
-    assert_eq!(told("search", "https://almsearch.dev.azure.com"), None);
-    assert!(told("search", "https://dev.azure.com").is_some());
-    assert!(told("message of a bot", "https://discord.com/api/v9").is_some());
+    let difference = |name: &str, default: &str| differs(row(name), |_| Some(default.to_owned()));
     assert_eq!(
-        told(
+        difference("search", "https://almsearch.dev.azure.com"),
+        None
+    );
+    assert!(difference("search", "https://dev.azure.com").is_some());
+    assert!(difference("message of a bot", "https://discord.com/api/v9").is_some());
+    assert_eq!(
+        difference(
             "refresh of a token",
             "https://login.microsoftonline.com/common/oauth2/v2.0/token"
         ),
         None
     );
     assert!(
-        told(
+        difference(
             "refresh of a token",
             "https://login.microsoftonline.com/common/oauth2/token"
         )
@@ -60,7 +63,7 @@ fn a_default_with_another_host_is_reported() {
         "there is no such setting"
     );
     assert_eq!(
-        told("webhook", "https://example.com"),
+        difference("webhook", "https://example.com"),
         None,
         "a receiver chooses its own address"
     );

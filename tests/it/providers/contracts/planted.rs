@@ -371,11 +371,11 @@ fn of_others() -> Vec<Row> {
 
 fn expect(rows: impl Iterator<Item = Row>) {
     for (target, media, shape, right) in rows {
-        let told = breaches(&[entry("webhook", target, media, &shape)]).concat();
-        let is_right = right.map_or(told.is_empty(), |part| told.contains(part));
+        let reported = breaches(&[entry("webhook", target, media, &shape)]).concat();
+        let is_right = right.map_or(reported.is_empty(), |part| reported.contains(part));
         assert!(
             is_right,
-            "{target} {media} {shape}: expected {right:?}, got {told:?}"
+            "{target} {media} {shape}: expected {right:?}, got {reported:?}"
         );
     }
 }

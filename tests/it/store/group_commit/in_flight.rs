@@ -22,8 +22,8 @@ async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {
     for n in 0..number {
         let job = bench.job(&format!("{n}"));
         // A second statement in the group makes the writer time the commit alone.
-        let nobody = bench.writer.claim(bench.replica, JobId::fresh());
-        let (intaken, _) = bench.at_once(join(bench.writer.intake(&job), nobody)).await;
+        let no_row = bench.writer.claim(bench.replica, JobId::fresh());
+        let (intaken, _) = bench.at_once(join(bench.writer.intake(&job), no_row)).await;
         claims.push(ours(intaken));
     }
     claims
@@ -40,19 +40,20 @@ async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> 
         let mut calls = FuturesUnordered::new();
         for (before, claim) in claims.iter().enumerate() {
             calls.push(bench.writer.commit(run(claim), &commit));
-            let standing = in_flight.min(before + 1).to_string();
-            let all_stand = wait_for("commits at the gate", Duration::from_secs(10), async || {
-                let seen = bench.database.one(IN_FLIGHT).await;
-                if seen == standing {
-                    Ok(())
-                } else {
-                    Err(format!("{seen} of {standing}"))
-                }
-            });
+            let expected = in_flight.min(before + 1).to_string();
+            let all_blocked =
+                wait_for("commits at the gate", Duration::from_secs(10), async || {
+                    let seen = bench.database.one(IN_FLIGHT).await;
+                    if seen == expected {
+                        Ok(())
+                    } else {
+                        Err(format!("{seen} of {expected}"))
+                    }
+                });
             tokio::select! {
                 biased;
                 answer = calls.next() => panic!("the gate is shut: {answer:?}"),
-                () = all_stand => {}
+                () = all_blocked => {}
             }
         }
         gate::open(&bench.database).await;

@@ -172,9 +172,9 @@ async fn each_caller_receives_its_own_result() {
     bench
         .writer
         .announced(three.announcements.iter().map(|one| one.id).collect());
-    let nobody = JobId::fresh();
+    let unknown = JobId::fresh();
     let claimed = bench
-        .together([bench.writer.claim(bench.replica, nobody)].into_iter())
+        .together([bench.writer.claim(bench.replica, unknown)].into_iter())
         .await
         .pop()
         .expect("an answer");

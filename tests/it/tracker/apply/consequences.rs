@@ -36,11 +36,11 @@ async fn unassigning_leaves_no_assignee() {
     world
         .apply(vec![world.assign("WEB-1", 17, 5, "Ann").await])
         .await;
-    let nobody = PlannedLink {
+    let unassign = PlannedLink {
         assignee: AssigneePlan::Unassign,
         ..world.link_plan("WEB-1", 17, 6).await
     };
-    let applied = world.apply(vec![nobody]).await;
+    let applied = world.apply(vec![unassign]).await;
     assert_eq!(applied.assignees[0].to, None);
     assert_eq!(world.assignee("WEB-1").await, "nobody");
     assert_eq!(

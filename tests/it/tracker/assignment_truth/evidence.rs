@@ -116,7 +116,7 @@ impl Evidence {
                     "{group}: {assignee:?}, its items {in_tracker:?}, expected {expected:?}"
                 )
                 .expect("a string takes text");
-                self.tell(&group, &items, &mut wrong);
+                self.append_history(&group, &items, &mut wrong);
             }
         }
         assert!(wrong.is_empty(), "wrong assignees:\n{wrong}");
@@ -227,7 +227,7 @@ impl Evidence {
     }
 
     /// Appends the history of a group with a wrong assignee.
-    fn tell(&self, group: &str, items: &[i64], story: &mut String) {
+    fn append_history(&self, group: &str, items: &[i64], story: &mut String) {
         for item in items {
             for revision in self.item(*item).revisions.iter().rev().take(6) {
                 let Revision {

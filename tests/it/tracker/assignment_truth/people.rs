@@ -76,10 +76,10 @@ impl<'a> People<'a> {
 
     /// Returns a random change of the assignee, the state, or both.
     fn change_of(&mut self, work_item: i64) -> Change {
-        let somebody = self.names.choose(&mut self.rng).cloned();
+        let name = self.names.choose(&mut self.rng).cloned();
         let kind = self.rng.random_range(0..20);
         let assigned_to = match kind {
-            0..12 => Some(somebody),
+            0..12 => Some(name),
             12..15 => Some(None),
             _ => None,
         };

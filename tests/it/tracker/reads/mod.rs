@@ -200,8 +200,8 @@ async fn an_installation_is_found_by_its_account_in_any_case() {
 async fn a_groups_assignee_comes_with_verified_addresses() {
     let world = World::new().await;
     let group = world.group("WEB-1").await;
-    let nobody = world.tracker.group_assignee(group).await.unwrap().unwrap();
-    assert_eq!((nobody.user, nobody.decided_at), (None, None));
+    let unassigned = world.tracker.group_assignee(group).await.unwrap().unwrap();
+    assert_eq!((unassigned.user, unassigned.decided_at), (None, None));
     world
         .apply(vec![world.assign("WEB-1", 17, 1, "Ann").await])
         .await;

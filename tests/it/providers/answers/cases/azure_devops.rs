@@ -168,7 +168,7 @@ pub(super) const CASES: &[Case] = &[
             groups: &[(17, None)],
             calls: &[("POST /workitemsbatch", &[401, 401])],
             refreshes: 1,
-            also: nobody_signs_in_again,
+            also: no_hint_to_sign_in_again,
             ..Expected::to(NOT_ALLOWED)
         },
     },
@@ -185,7 +185,7 @@ pub(super) const CASES: &[Case] = &[
         expected: Expected {
             groups: &[(17, None)],
             calls: &[("POST /workitemsbatch", &[401])],
-            also: nobody_signs_in_again,
+            also: no_hint_to_sign_in_again,
             ..Expected::to(NOT_ALLOWED)
         },
     },
@@ -284,7 +284,7 @@ fn no_access(it: &Tenant) -> Vec<FaultRule> {
     vec![refusal(401, "UnauthorizedRequestException", NO_ACCESS).path_contains(&it.path(BATCH))]
 }
 
-fn nobody_signs_in_again(seen: &Seen<'_>, wrong: &mut Wrong) {
+fn no_hint_to_sign_in_again(seen: &Seen<'_>, wrong: &mut Wrong) {
     for job in &seen.jobs {
         let hint = job
             .row

@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
         name: "m01",
         has: |tenant, at| teams(tenant, &at.simulator),
         answers: |_| vec![teams_failed(429).path_contains("/teams/m01").times(2)],
-        asks: &[Ask::events(&[(17, ANN)]).telling(&["teams-1"])],
+        asks: &[Ask::events(&[(17, ANN)]).notifying(&["teams-1"])],
         expected: Expected {
             groups: ANN_HAS_IT,
             calls: &[("POST /teams/m01", &[200, 200, 202])],
@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
                     .times(2),
             ]
         },
-        asks: &[Ask::events(&[(17, ANN)]).telling(&["slack-1"])],
+        asks: &[Ask::events(&[(17, ANN)]).notifying(&["slack-1"])],
         expected: Expected {
             calls: &[("POST /chat.postMessage", &[200; 3])],
             also: |seen, wrong| {
@@ -87,7 +87,7 @@ pub(super) const CASES: &[Case] = &[
                 FaultRule::answering(404, gone).path_contains(at).times(1),
             ]
         },
-        asks: &[Ask::events(&[(17, ANN)]).telling(&["discord-1"])],
+        asks: &[Ask::events(&[(17, ANN)]).notifying(&["discord-1"])],
         expected: Expected {
             calls: &[("POST /channels/3001/messages", &[0, 404])],
             also: |seen, wrong| {
@@ -116,7 +116,7 @@ pub(super) const CASES: &[Case] = &[
             );
             vec![unknown.method("RCPT").path_contains("left@gone.example")]
         },
-        asks: &[Ask::events(&[(17, ANN)]).telling(&["email-1"])],
+        asks: &[Ask::events(&[(17, ANN)]).notifying(&["email-1"])],
         expected: Expected {
             also: two_of_three_have_the_mail,
             ..SUCCEEDED
@@ -134,8 +134,8 @@ pub(super) const CASES: &[Case] = &[
             vec![limited.path_contains("/channels/5001/messages").times(1)]
         },
         asks: &[
-            Ask::events(&[(17, ANN)]).telling(&["discord-1"]),
-            Ask::events(&[(17, BOB)]).telling(&["discord-2", "discord-3", "discord-4"]),
+            Ask::events(&[(17, ANN)]).notifying(&["discord-1"]),
+            Ask::events(&[(17, BOB)]).notifying(&["discord-2", "discord-3", "discord-4"]),
         ],
         expected: Expected {
             also: the_bot_was_silent,
@@ -146,7 +146,7 @@ pub(super) const CASES: &[Case] = &[
         name: "m14",
         has: |tenant, at| teams(tenant, &at.simulator),
         answers: |_| vec![teams_failed(413).path_contains("/teams/m14")],
-        asks: &[Ask::events(&[(17, ANN)]).telling(&["teams-1"])],
+        asks: &[Ask::events(&[(17, ANN)]).notifying(&["teams-1"])],
         expected: Expected {
             groups: ANN_HAS_IT,
             also: |seen, wrong| {

@@ -65,7 +65,7 @@ impl Ask {
     }
 
     /// Sets the destinations to notify.
-    pub(super) const fn telling(self, notify: &'static [&'static str]) -> Self {
+    pub(super) const fn notifying(self, notify: &'static [&'static str]) -> Self {
         Self { notify, ..self }
     }
 }
