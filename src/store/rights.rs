@@ -60,7 +60,12 @@ pub(super) const TABLES: &[TableRights] = &[
     on(
         "attempts",
         "SELECT,INSERT,DELETE",
-        "job_id,generation,stage,attempt,outcome,error_code,message,duration_ms,replica,epoch,at",
+        "job_id,generation,stage,attempt,outcome,error_code,message,duration_ms,replica,epoch,at,fingerprint",
+    ),
+    on(
+        "failure_groups",
+        ALL,
+        "fingerprint,pipeline,stage,error_code,sample,first_seen_at,first_version,last_seen_at,resolved_at,muted_until,owner,note",
     ),
     on(
         "effects",

@@ -62,6 +62,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(16, &[], V16),
     migration!(17, &[], V17),
     migration!(18, &[], V18),
+    migration!(19, &[], V19),
 ];
 
 const V1: &[Expectation] = &[
@@ -292,5 +293,14 @@ const V18: &[Expectation] = &[
     expect(
         "INSERT INTO quota_grants VALUES ('producer', 'jobs', 1, -1, 0, now())",
         "refused: quota_grants_rows_check",
+    ),
+];
+
+const V19: &[Expectation] = &[
+    expect("SELECT DISTINCT fingerprint FROM attempts", "-"),
+    expect(
+        "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
+            VALUES (repeat('f', 201), 'dispatch', 'check_account', 'x.y', 'text')",
+        "refused: failure_groups_fingerprint_check",
     ),
 ];
