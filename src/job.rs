@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -10,9 +11,11 @@ use uuid::Uuid;
 
 /// The id of a job: a UUID version 7 (RFC 9562), so ids sort by creation time and a partition
 /// boundary is a date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
-pub struct JobId(pub Uuid);
+pub struct JobId(#[schemars(with = "String")] pub Uuid);
 
 impl JobId {
     /// Creates a new id with the present time.

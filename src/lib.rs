@@ -59,6 +59,7 @@ pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod crash_point;
 #[cfg(feature = "devkit")]
 pub mod devkit;

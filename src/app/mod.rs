@@ -2,6 +2,7 @@
 //! spawns, besides the pool of `store`.
 
 mod assembly;
+mod console;
 mod incarnation;
 mod lanes;
 mod schema;
@@ -30,6 +31,7 @@ use crate::tracker::{self, ChangedBy, Changes};
 use crate::worker::Announcing;
 use assembly::{Assembled, assemble};
 pub use assembly::{check_providers, keyring, services};
+pub use console::run_console;
 use incarnation::Process;
 use schema::wait_for_schema;
 use tasks::Tasks;

@@ -56,7 +56,8 @@ impl Consent {
 pub(super) fn operator(reason: Option<String>) -> Actor {
     Actor {
         who: config::user(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason,
+        request: None,
     }
 }

@@ -130,8 +130,9 @@ impl Action {
     fn actor(&self) -> Actor {
         Actor {
             who: config::user(),
-            role: Role::Operator,
+            role: Role::Admin,
             reason: Some(self.reason.clone()),
+            request: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod check;
 mod connect;
 mod consent;
+mod console;
 mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
@@ -29,6 +30,7 @@ mod secret;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
+mod tokens;
 mod topology;
 mod tracker;
 mod worker;
@@ -69,6 +71,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Other {
     Worker(Box<worker::Worker>),
+    Console(Box<console::Console>),
     Publish(publish::Publish),
     Schema(schema::Schema),
     #[command(subcommand)]
@@ -91,6 +94,8 @@ enum Other {
     Erase(erase::Erase),
     #[command(subcommand)]
     Keys(keys::Keys),
+    #[command(subcommand)]
+    Tokens(tokens::Tokens),
     #[command(subcommand)]
     Topology(topology::Topology),
     Migrate(migrate::Migrate),
@@ -171,6 +176,7 @@ impl Other {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Worker(worker) => worker.run().await,
+            Self::Console(console) => console.run().await,
             Self::Publish(publish) => publish.run(output).await,
             Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
@@ -183,6 +189,7 @@ impl Other {
             Self::Destinations(destinations) => destinations.run(output).await,
             Self::Erase(erase) => erase.run(output).await,
             Self::Keys(keys) => keys.run(output).await,
+            Self::Tokens(tokens) => tokens.run(output).await,
             Self::Topology(topology) => topology.run(output).await,
             Self::Migrate(migrate) => migrate.run(output).await,
             Self::Check(check) => check.run(output).await,

@@ -197,6 +197,28 @@ pub struct WorkerSettings {
     pub crash_at: Option<String>,
 }
 
+/// Settings of the console.
+#[derive(Debug, Clone, Args)]
+pub struct ConsoleSettings {
+    /// Address of the console and its API; another address than loopback requires
+    /// --console-behind-proxy
+    #[arg(
+        long,
+        env = "DISPATCH_CONSOLE_LISTEN",
+        default_value = "127.0.0.1:9465",
+        value_name = "ADDRESS"
+    )]
+    pub console_listen: SocketAddr,
+    /// Additional comma-separated host names (`Host` without the port) that the console accepts,
+    /// for a proxy in front of it
+    #[arg(long, env = "DISPATCH_CONSOLE_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
+    pub console_hosts: Vec<String>,
+    /// A proxy in front of the console ends TLS: cookies are sent over https only, and the console
+    /// may listen on another address than loopback
+    #[arg(long, env = "DISPATCH_CONSOLE_BEHIND_PROXY", action = clap::ArgAction::SetTrue)]
+    pub console_behind_proxy: bool,
+}
+
 /// Retention periods, in days.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct KeepSettings {

@@ -70,6 +70,7 @@ impl<'a> Erasing<'a> {
             who: "erase".to_owned(),
             role: actor.role,
             reason: None,
+            request: None,
         };
         let after = json!({"pseudonym": erased.pseudonym, "rows": erased.rows});
         store.audit(&anonymous, last, &Value::Null, &after).await?;

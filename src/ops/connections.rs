@@ -42,6 +42,13 @@ const LIMITS: Limits = Limits {
     whole: Duration::from_secs(10),
     connections: 64,
 };
+/// The limits of the console, whose pages are read by several people and whose live pages keep a
+/// connection open for a time.
+const OF_CONSOLE: Limits = Limits {
+    head: Duration::from_secs(5),
+    whole: Duration::from_secs(60),
+    connections: 256,
+};
 /// The lowest limit of connections: one probe, one scrape and one person would use up fewer.
 const FEWEST: usize = 4;
 /// The most bytes in the head of a request.
@@ -56,20 +63,24 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until `cancel`. Connections that are open then may continue for a second.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = usize::try_from(descriptors / 16)
-        .unwrap_or(usize::MAX)
-        .clamp(FEWEST, LIMITS.connections);
-    serve_within(
-        Limits {
-            connections,
-            ..LIMITS
-        },
-        listener,
-        router,
-        cancel,
-    )
-    .await;
+    serve_within(LIMITS.within(16), listener, router, cancel).await;
+}
+
+/// Serves the console as [`serve`] does, with more and longer connections.
+pub async fn serve_console(listener: TcpListener, router: Router, cancel: CancellationToken) {
+    serve_within(OF_CONSOLE.within(2), listener, router, cancel).await;
+}
+
+impl Limits {
+    /// Returns the limits with at most this part of the file descriptors that the process may have.
+    fn within(self, part: u64) -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let connections = usize::try_from(descriptors / part).unwrap_or(usize::MAX);
+        Self {
+            connections: connections.clamp(FEWEST, self.connections),
+            ..self
+        }
+    }
 }
 
 async fn serve_within(

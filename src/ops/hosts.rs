@@ -54,7 +54,22 @@ impl HostNames {
             || self.more.iter().any(|more| *more == name || *more == bare)
     }
 
+    /// Returns whether the request names this server and nothing else.
+    #[must_use]
+    pub fn names(&self, request: &Request<Body>) -> bool {
+        self.judge_name(request).is_ok()
+    }
+
     fn judge(&self, request: &Request<Body>) -> Result<(), Refusal> {
+        self.judge_name(request)?;
+        if has_body(request.headers()) {
+            Err(Refusal::Body)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn judge_name(&self, request: &Request<Body>) -> Result<(), Refusal> {
         let mut named = request.headers().get_all(HOST).iter();
         let host = match (named.next(), named.next()) {
             (Some(host), None) => Some(
@@ -71,13 +86,10 @@ impl HostNames {
         // A name in the request line takes precedence (RFC 9112, 3.2.2), so both names must be the
         // server's.
         let asked = request.uri().authority().into_iter().chain(host.as_ref());
-        if !asked.into_iter().all(|authority| self.has(authority)) {
-            return Err(Refusal::OtherHost);
-        }
-        if has_body(request.headers()) {
-            Err(Refusal::Body)
-        } else {
+        if asked.into_iter().all(|authority| self.has(authority)) {
             Ok(())
+        } else {
+            Err(Refusal::OtherHost)
         }
     }
 }

@@ -6,7 +6,7 @@ mod health;
 mod hosts;
 mod server;
 
-pub use connections::serve;
+pub use connections::{serve, serve_console};
 pub use health::{Check, Readiness};
 pub use hosts::HostNames;
 pub use server::{OpsState, router};

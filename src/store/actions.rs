@@ -20,6 +20,16 @@ use crate::message::outcome;
 pub enum Target {
     /// The job with this id.
     Id(JobId),
+    /// The job with this id, if it is still at this version: nothing has claimed or changed it
+    /// since.
+    Version {
+        /// Its id.
+        id: JobId,
+        /// Its generation.
+        generation: i32,
+        /// Its epoch.
+        epoch: i64,
+    },
     /// The job with this producer's key.
     Key {
         /// Name of the producer.
@@ -45,6 +55,19 @@ pub enum ActionResult {
     Already(JobId, JobState),
     /// The action is not possible; the text says what to do instead.
     Refused(JobId, String),
+    /// The job is not at the version of [`Target::Version`] any more; nothing was changed.
+    MovedOn {
+        /// The job.
+        job: JobId,
+        /// Its generation now.
+        generation: i32,
+        /// Its epoch now.
+        epoch: i64,
+        /// Its state now.
+        state: JobState,
+        /// Its stage now.
+        stage: String,
+    },
     /// There is no such job.
     NoSuchJob,
 }
@@ -80,9 +103,33 @@ pub struct LockedJob {
     pub account: Option<String>,
     /// The code of its last failure.
     pub error_code: Option<String>,
+    /// Its stage.
+    pub stage: String,
+    /// Its generation.
+    pub generation: i32,
+    /// Its epoch.
+    pub epoch: i64,
 }
 
 impl LockedJob {
+    /// Returns the result if the target names another version of the job.
+    fn moved_on(&self, target: &Target) -> Option<ActionResult> {
+        match target {
+            Target::Version {
+                generation, epoch, ..
+            } if (*generation, *epoch) != (self.generation, self.epoch) => {
+                Some(ActionResult::MovedOn {
+                    job: self.id,
+                    generation: self.generation,
+                    epoch: self.epoch,
+                    state: self.state,
+                    stage: self.stage.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// Returns why it waits, if this version knows the reason.
     #[must_use]
     pub fn wait_reason(&self) -> Option<WaitReason> {
@@ -93,8 +140,7 @@ impl LockedJob {
 const FIND_KEY: &str =
     "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
-const LOCKED: &str =
-    "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
+const LOCKED: &str = "SELECT state, wait_reason, account, error_code, stage, generation, epoch FROM jobs WHERE id = $1 FOR UPDATE";
 
 /// The assignments that cancel a row of `jobs`, for one job or many.
 macro_rules! cancelled {
@@ -146,6 +192,9 @@ impl Store {
         let Some(job) = find(&tx, target).await? else {
             return Ok(ActionResult::NoSuchJob);
         };
+        if let Some(moved_on) = job.moved_on(target) {
+            return Ok(moved_on);
+        }
         match change(&tx, &job).await? {
             JobChange::Already => Ok(ActionResult::Already(job.id, job.state)),
             JobChange::Refused(why) => Ok(ActionResult::Refused(job.id, why)),
@@ -234,7 +283,7 @@ async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, Sto
 /// Locks the target, and its parent before it.
 async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<LockedJob>, StoreError> {
     let id = match target {
-        Target::Id(id) => *id,
+        Target::Id(id) | Target::Version { id, .. } => *id,
         Target::Key { source, dedupe_key } => {
             match query_opt(tx, FIND_KEY, &[source, dedupe_key]).await? {
                 Some(row) => JobId(row.try_get("job_id")?),
@@ -257,5 +306,8 @@ async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<LockedJob>
         wait_word: row.try_get("wait_reason")?,
         account: row.try_get("account")?,
         error_code: row.try_get("error_code")?,
+        stage: row.try_get("stage")?,
+        generation: row.try_get("generation")?,
+        epoch: row.try_get("epoch")?,
     }))
 }

@@ -4,6 +4,8 @@
 //! **Invariant:** an operator's change and its audit row are one transaction.
 
 use deadpool_postgres::{GenericClient, Transaction};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -11,16 +13,23 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::handle::Store;
 use super::releases::{Released, begin_for_people};
+use super::request_keys::{RequestKey, keep_answer};
 use super::sql::execute;
 use crate::job::JobId;
 
 /// What an actor may do. The words are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// A person at the command line. The login's rights in Postgres are a second limit.
-    Operator,
-    /// A program that publishes jobs and acts on its own ones by message.
+    /// A program that publishes jobs and acts on its own ones.
     Producer,
+    /// A person who reads.
+    Viewer,
+    /// A person who acts on jobs, holds, campaigns and dead letters.
+    Operator,
+    /// A person who may do everything. At the command line, the login's rights in Postgres are
+    /// the limit.
+    Admin,
     /// The worker itself: retention.
     Worker,
 }
@@ -34,6 +43,19 @@ pub struct Actor {
     pub role: Role,
     /// The reason, in the actor's words.
     pub reason: Option<String>,
+    /// The request that asks for the action; `None` for a command and for a message.
+    pub request: Option<Request>,
+}
+
+/// A request to the console or its API.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its id, which is also in the answer and the log.
+    pub id: Uuid,
+    /// The name of its token.
+    pub token: String,
+    /// The key under which the answer is kept.
+    pub key: Option<RequestKey>,
 }
 
 /// Declares [`Action`] with the stored word of each action.
@@ -111,28 +133,67 @@ actions! {
     EraseOrganization = "erase.organization",
     /// Written after the last row is erased, by the actor `erase`.
     ErasedOrganization = "erased.organization",
+    CreateToken = "token.create",
+    RevokeToken = "token.revoke",
+    /// A person signed in to the console with a token.
+    SignIn = "console.sign_in",
     Migrate = "migrate",
     /// The login of the workers is created or changed.
     MakeWorkerLogin = "migrate.worker_login",
 }
 
+impl Action {
+    const fn is_of_operators(self) -> bool {
+        matches!(
+            self,
+            Self::Retry
+                | Self::Cancel
+                | Self::Configure
+                | Self::CancelMany
+                | Self::CancelledMany
+                | Self::ReplayDeadLetter
+                | Self::PlaceHold
+                | Self::ReleaseHold
+                | Self::SignIn
+        )
+    }
+}
+
 impl Role {
+    /// The roles of people and programs, from the one that may do least.
+    pub const OF_TOKENS: [Self; 4] = [Self::Producer, Self::Viewer, Self::Operator, Self::Admin];
+
     /// Returns the stored word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Operator => "operator",
             Self::Producer => "producer",
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
             Self::Worker => "worker",
         }
     }
 
-    const fn may(self, action: Action) -> bool {
+    /// Returns whether the role permits the action.
+    #[must_use]
+    pub const fn may(self, action: Action) -> bool {
         match self {
-            Self::Operator => true,
+            Self::Admin => true,
+            Self::Operator => action.is_of_operators(),
+            Self::Viewer => matches!(action, Action::SignIn),
             Self::Producer => matches!(action, Action::Cancel | Action::Configure),
             Self::Worker => matches!(action, Action::Cancel | Action::DiscardDeadLetter),
         }
+    }
+
+    /// Returns the role that may do least of those that permit the action.
+    #[must_use]
+    pub fn least(action: Action) -> Self {
+        Self::OF_TOKENS
+            .into_iter()
+            .find(|role| role.may(action))
+            .unwrap_or(Self::Admin)
     }
 }
 
@@ -141,15 +202,24 @@ impl Actor {
     ///
     /// # Errors
     /// [`StoreError::NotPermitted`].
-    pub const fn permit(&self, action: Action) -> Result<(), StoreError> {
+    pub fn permit(&self, action: Action) -> Result<(), StoreError> {
         if self.role.may(action) {
             Ok(())
         } else {
             Err(StoreError::NotPermitted {
                 role: self.role.word(),
                 action: action.word(),
+                least: Role::least(action).word(),
             })
         }
+    }
+
+    fn request_id(&self) -> Option<Uuid> {
+        self.request.as_ref().map(|request| request.id)
+    }
+
+    fn token(&self) -> Option<&str> {
+        self.request.as_ref().map(|request| request.token.as_str())
     }
 }
 
@@ -165,7 +235,8 @@ pub struct AuditedChange<T> {
 }
 
 const AUDIT: &str = "
-    INSERT INTO audit_log (who, role, action, job_id, before, after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO audit_log (who, role, action, job_id, before, after, reason, request_id, token)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 impl Store {
     /// Makes a change of one transaction and writes its audit row in it. Jobs that wait for the
@@ -243,12 +314,15 @@ pub async fn audit_on<C: tokio_postgres::GenericClient>(
             &Json(before),
             &Json(after),
             &actor.reason,
+            &actor.request_id(),
+            &actor.token(),
         ],
     )
     .await?;
     Ok(())
 }
 
+/// Writes the audit row, and the answer under the request's key.
 pub(super) async fn write_audit<C: GenericClient>(
     on: &C,
     actor: &Actor,
@@ -270,10 +344,19 @@ pub(super) async fn write_audit<C: GenericClient>(
             &Json(before),
             &Json(after),
             &actor.reason,
+            &actor.request_id(),
+            &actor.token(),
         ],
     )
     .await?;
-    Ok(())
+    match actor
+        .request
+        .as_ref()
+        .and_then(|request| request.key.as_ref())
+    {
+        Some(key) => keep_answer(on, key, before, after).await,
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -296,6 +379,7 @@ mod tests {
             who: "shop".to_owned(),
             role: Role::Producer,
             reason: None,
+            request: None,
         };
         assert!(producer.permit(Action::Cancel).is_ok());
         assert_eq!(

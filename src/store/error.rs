@@ -66,13 +66,18 @@ pub enum StoreError {
     #[error("{0}")]
     Roles(String),
     /// The actor's role does not permit the action.
-    #[error("expected a role that permits `{action}`, got `{role}`; use the role `operator`")]
+    #[error("expected a role that permits `{action}`, got `{role}`; use the role `{least}`")]
     NotPermitted {
         /// The actor's role.
         role: &'static str,
         /// The word of the action.
         action: &'static str,
+        /// The role that may do least of those that permit the action.
+        least: &'static str,
     },
+    /// The request was carried out before; its answer is kept under its key.
+    #[error("the request was carried out before")]
+    Repeated,
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
@@ -113,6 +118,7 @@ impl Fault for StoreError {
             Self::Login(_) => "store.login",
             Self::Roles(_) => "store.roles",
             Self::NotPermitted { .. } => "store.not_permitted",
+            Self::Repeated => "store.repeated",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -137,6 +143,7 @@ impl Fault for StoreError {
             | Self::Login(_)
             | Self::Roles(_)
             | Self::NotPermitted { .. }
+            | Self::Repeated
             | Self::Migration(_) => Class::Permanent,
         }
     }
@@ -170,6 +177,7 @@ impl Fault for StoreError {
                     .to_owned()
             }
             Self::NotPermitted { .. } => "Use an actor with that role.".to_owned(),
+            Self::Repeated => "Read the answer that is kept under the request's key.".to_owned(),
             Self::Migration(_) => {
                 "Correct the cause, then run `dispatch migrate` again.".to_owned()
             }

@@ -7,6 +7,7 @@
 //! [`LOOK`] jobs have been read. Each list is bounded by ids on both sides, so that no plan can
 //! read more than the window.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
@@ -52,12 +53,13 @@ pub struct Listed {
 }
 
 /// Where a list stopped reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Stopped {
     /// Number of jobs that were read.
     pub looked: i64,
     /// When the last of them was accepted.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub back_to: OffsetDateTime,
     /// Its id: the cursor for older jobs.
     pub before: JobId,

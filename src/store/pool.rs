@@ -24,6 +24,8 @@ use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Requested};
 /// that Postgres would compile it (`jit`), which takes longer than running it.
 const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 \
     -c enable_seqscan=off -c jit=off";
+/// What connections that only read have in addition: the last value of a setting counts.
+const READING: &str = "-c statement_timeout=2000 -c default_transaction_read_only=on";
 /// How long a pooled connection waits while Postgres owes an answer and sends nothing.
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +44,14 @@ const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_ha
 /// [`StoreError::Url`] or [`StoreError::Link`] if the setting is wrong. Nothing is connected yet.
 pub fn pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreError> {
     pool_with(&endpoint.into(), size, LIMITS)
+}
+
+/// Creates a pool of at most `size` connections that only read, whose statements end after 2 s.
+///
+/// # Errors
+/// Same as [`pool`].
+pub fn reading_pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreError> {
+    pool_with(&endpoint.into(), size, &format!("{LIMITS} {READING}"))
 }
 
 /// Creates the pool of the group writer.

@@ -315,5 +315,6 @@ fn retention(keep: &Keep) -> Actor {
         who: "retention".to_owned(),
         role: Role::Worker,
         reason: Some(reason),
+        request: None,
     }
 }

@@ -86,8 +86,14 @@ pub(super) const TABLES: &[TableRights] = &[
     on(
         "audit_log",
         "SELECT,INSERT",
-        "id,at,who,role,action,job_id,before,after,reason,login,address",
+        "id,at,who,role,action,job_id,before,after,reason,login,address,request_id,token",
     ),
+    on(
+        "api_tokens",
+        ALL,
+        "id,name,role,source,organizations,created_by,created_at,expires_at,revoked_at,last_used_at",
+    ),
+    on("idempotency_keys", ALL, ""),
     on(
         "controls",
         ALL,

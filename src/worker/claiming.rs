@@ -386,6 +386,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             who,
             role: Role::Producer,
             reason: None,
+            request: None,
         };
         let store = self.context.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
@@ -424,7 +425,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         match answer {
             ActionResult::Done { .. } | ActionResult::Already(..) => Ok(Taken::Nothing),
-            ActionResult::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
+            // Only a person names a version.
+            ActionResult::NoSuchJob | ActionResult::MovedOn { .. } => {
+                Err(Trouble::Refused(Refusal::NoSuchJob))
+            }
             ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid {
                 path: job.to_string(),
                 detail: why,

@@ -109,6 +109,11 @@ pub(super) fn print_result(
         }
         ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
         ActionResult::NoSuchJob => bail!("there is no such job"),
+        ActionResult::MovedOn {
+            job, state, stage, ..
+        } => {
+            bail!("job {job} has moved on: it is {state} at stage {stage} now; nothing was changed")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -72,7 +72,7 @@ impl Selector {
 
 async fn row(store: &Store, target: &Target) -> anyhow::Result<JobRow> {
     let row = match target {
-        Target::Id(id) => store.job(*id).await?,
+        Target::Id(id) | Target::Version { id, .. } => store.job(*id).await?,
         Target::Key { source, dedupe_key } => store.job_by_key(source, dedupe_key).await?,
     };
     row.context("there is no such job")

@@ -350,6 +350,7 @@ fn demo() -> Actor {
         who: "demo".to_owned(),
         role: Role::Operator,
         reason: None,
+        request: None,
     }
 }
 

@@ -184,6 +184,7 @@ impl<'a> Play<'a> {
             who: SOURCE.to_owned(),
             role: Role::Operator,
             reason: Some("the demo".to_owned()),
+            request: None,
         };
         let account = self.traffic.account_id(Tenant::Acme);
         let answer = operations::configure(&self.store, &actor, &Target::Id(job), account).await?;

@@ -28,7 +28,7 @@ pub struct Facts {
 }
 
 /// Where a job stands for the claim, the waker and the takeover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Ready and due, and its wake-up was published: the next free worker claims it.

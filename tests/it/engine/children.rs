@@ -72,6 +72,7 @@ async fn cancelling_a_job_cancels_its_open_follow_ups() {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: None,
+        request: None,
     };
     let answer = world
         .store()

@@ -23,6 +23,7 @@ async fn cancelling_a_running_job_fences_its_worker() {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: Some("by mistake".to_owned()),
+        request: None,
     };
     let answer = world
         .store()

@@ -76,6 +76,7 @@ fn olga() -> Actor {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: Some("left".to_owned()),
+        request: None,
     }
 }
 

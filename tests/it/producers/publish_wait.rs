@@ -298,6 +298,7 @@ async fn publish_wait_survives_a_restart_of_the_broker_and_receives_the_outcome(
         who: "a test".to_owned(),
         role: dispatch_worker::store::Role::Operator,
         reason: None,
+        request: None,
     };
     let target = dispatch_worker::store::Target::Id(id);
     world

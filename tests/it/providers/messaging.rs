@@ -434,6 +434,7 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
         who: "ann".to_owned(),
         role: Role::Operator,
         reason: Some("it is not there".to_owned()),
+        request: None,
     };
     retry(&world.store(), &actor, &Target::Id(parked.id))
         .await

@@ -169,6 +169,7 @@ async fn a_cancel_of_a_deleted_job_is_kept_for_30_days_for_the_next_job_with_its
         who: "p".to_owned(),
         role: Role::Producer,
         reason: None,
+        request: None,
     };
     let gone = bench.job("k");
     ours(

@@ -49,6 +49,7 @@ async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: None,
+        request: None,
     };
     bench
         .writer

@@ -104,6 +104,7 @@ fn actor() -> Actor {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: None,
+        request: None,
     }
 }
 

@@ -166,6 +166,7 @@ async fn retrying_a_parked_job_reads_its_pages_again() {
         who: "ann".to_owned(),
         role: Role::Operator,
         reason: Some("access given".to_owned()),
+        request: None,
     };
     retry(&world.store(), &actor, &Target::Id(parked.id))
         .await

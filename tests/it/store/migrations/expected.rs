@@ -63,6 +63,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, &[], V17),
     migration!(18, &[], V18),
     migration!(19, &[], V19),
+    migration!(20, &[], V20),
 ];
 
 const V1: &[Expectation] = &[
@@ -302,5 +303,17 @@ const V19: &[Expectation] = &[
         "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
             VALUES (repeat('f', 201), 'dispatch', 'check_account', 'x.y', 'text')",
         "refused: failure_groups_fingerprint_check",
+    ),
+];
+
+const V20: &[Expectation] = &[
+    expect(
+        "SELECT count(request_id), count(token) FROM audit_log",
+        "0 0",
+    ),
+    expect(
+        "INSERT INTO api_tokens (name, sha256, role, created_by, expires_at)
+            VALUES ('x', sha256('x'), 'producer', 'olga', now())",
+        "refused: api_tokens_check",
     ),
 ];

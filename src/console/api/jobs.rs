@@ -1,0 +1,396 @@
+//! Jobs: lists, one job, and what people and producers do with it.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::console::call::{ActFault, Call, Changed, of_job, tag};
+use crate::console::problem::Problem;
+use crate::console::query;
+use crate::console::routes::{Access, JSON, Parameter, Route, handler, schema};
+use crate::console::{answer, pages};
+use crate::job::{JobId, JobState};
+use crate::operations::{self, Explained};
+use crate::store::{
+    Action, ActionResult, Actor, JobFilter, JobRow, JobView, Stopped, Store, Target,
+};
+
+const VIEWER: Access = Access::From {
+    role: crate::store::Role::Viewer,
+    is_scoped: true,
+};
+const OPERATOR: Access = Access::From {
+    role: crate::store::Role::Operator,
+    is_scoped: true,
+};
+const PRODUCER: Access = Access::From {
+    role: crate::store::Role::Producer,
+    is_scoped: true,
+};
+/// The longest wait for a job to end.
+const LONGEST_WAIT: u64 = 30;
+/// How often a job is looked at during a wait.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+const FILTERS: &[Parameter] = &[
+    Parameter {
+        name: "state",
+        about: "ready, running, waiting, succeeded, cancelled or parked",
+    },
+    Parameter {
+        name: "pipeline",
+        about: "the pipeline",
+    },
+    Parameter {
+        name: "organization",
+        about: "the organization",
+    },
+    Parameter {
+        name: "source",
+        about: "the source",
+    },
+    Parameter {
+        name: "parent",
+        about: "the job whose follow-ups to list",
+    },
+    Parameter {
+        name: "before",
+        about: "the cursor of the next page",
+    },
+    Parameter {
+        name: "limit",
+        about: "rows, 1 to 200; 50 by default",
+    },
+];
+
+/// Describes an action on a job.
+macro_rules! action {
+    ($name:literal, $path:literal, $about:literal, $access:expr, $action:expr, $input:ty, $function:path) => {
+        Route {
+            name: $name,
+            method: Method::POST,
+            path: $path,
+            about: $about,
+            access: $access,
+            action: Some($action),
+            parameters: &[],
+            input: Some(schema::<$input>),
+            output: schema::<Changed>,
+            media_type: JSON,
+            api: Some(|call| Box::pin(async move { answer::json(&$function(&call).await?) })),
+            page: Some(|call| {
+                Box::pin(async move {
+                    $function(&call).await?;
+                    Ok(answer::see_other(&format!("/jobs/{}", call.path["id"])))
+                })
+            }),
+        }
+    };
+}
+
+pub(in crate::console) const ROUTES: &[Route] = &[
+    Route {
+        name: "list_jobs",
+        method: Method::GET,
+        path: "/jobs",
+        about: "Lists jobs, the newest first",
+        access: VIEWER,
+        action: None,
+        parameters: FILTERS,
+        input: None,
+        output: schema::<JobPage>,
+        media_type: JSON,
+        api: Some(handler!(list)),
+        page: Some(handler!(pages::jobs::page)),
+    },
+    Route {
+        name: "job_by_key",
+        method: Method::GET,
+        path: "/jobs/by-key",
+        about: "Returns a job by its source and dedupe key, and waits for its end if asked to",
+        access: PRODUCER,
+        action: None,
+        parameters: &[
+            Parameter {
+                name: "source",
+                about: "the source; a producer's own by default",
+            },
+            Parameter {
+                name: "key",
+                about: "the dedupe key",
+            },
+            Parameter {
+                name: "wait",
+                about: "seconds to wait for the end, 30 at most",
+            },
+        ],
+        input: None,
+        output: schema::<JobRow>,
+        media_type: JSON,
+        api: Some(handler!(by_key)),
+        page: None,
+    },
+    Route {
+        name: "show_job",
+        method: Method::GET,
+        path: "/jobs/{id}",
+        about: "Returns a job with its history; the ETag is `generation.epoch`",
+        access: VIEWER,
+        action: None,
+        parameters: &[],
+        input: None,
+        output: schema::<JobView>,
+        media_type: JSON,
+        api: Some(handler!(show)),
+        page: Some(handler!(pages::job::page)),
+    },
+    Route {
+        name: "explain_job",
+        method: Method::GET,
+        path: "/jobs/{id}/explain",
+        about: "Explains in a sentence the state of a job, its cause and what happens next",
+        access: VIEWER,
+        action: None,
+        parameters: &[],
+        input: None,
+        output: schema::<Explained>,
+        media_type: JSON,
+        api: Some(handler!(explain)),
+        page: None,
+    },
+    action!(
+        "retry_job",
+        "/jobs/{id}/retry",
+        "Makes a job due now, with all its attempts",
+        OPERATOR,
+        Action::Retry,
+        Reason,
+        retry
+    ),
+    action!(
+        "cancel_job",
+        "/jobs/{id}/cancel",
+        "Cancels a job and its open follow-ups",
+        PRODUCER,
+        Action::Cancel,
+        Reason,
+        cancel
+    ),
+    action!(
+        "configure_job",
+        "/jobs/{id}/configure",
+        "Sets the account that a job waits for",
+        PRODUCER,
+        Action::Configure,
+        Account,
+        configure
+    ),
+];
+
+/// The reason of an action.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::console) struct Reason {
+    /// Why, for the audit log.
+    pub(in crate::console) reason: String,
+}
+
+/// The account that a job waits for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Account {
+    /// The id of the account.
+    account: String,
+    /// Why, for the audit log.
+    reason: String,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Default, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::console) struct JobQuery {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) state: Option<JobState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) pipeline: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) organization: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) parent: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) before: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) limit: Option<i64>,
+}
+
+/// A page of jobs.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct JobPage {
+    /// The jobs, the newest first.
+    pub(in crate::console) jobs: Vec<JobRow>,
+    /// The cursor of the next page: its `before`; `None` if this is the last one.
+    pub(in crate::console) next: Option<JobId>,
+    /// Where reading stopped before the page was full, although there are older jobs.
+    pub(in crate::console) stopped: Option<Stopped>,
+}
+
+async fn list(call: Call) -> Result<Response, Problem> {
+    answer::json(&page_of_jobs(&call, &call.query()?).await?)
+}
+
+/// Reads a page of jobs that the token may see.
+///
+/// # Errors
+/// `invalid_filter`; `not_found` for an organization of others.
+pub(in crate::console) async fn page_of_jobs(
+    call: &Call,
+    query: &JobQuery,
+) -> Result<JobPage, Problem> {
+    let limit = query::limit(query.limit)?;
+    let filter = JobFilter {
+        state: query.state,
+        pipeline: query.pipeline.clone(),
+        organization: organization(call, query.organization.as_deref())?,
+        source: call
+            .who
+            .token
+            .source
+            .clone()
+            .or_else(|| query.source.clone()),
+        parent: query.parent,
+        before: query.before,
+        limit,
+    };
+    let listed = call.reads().jobs(&filter).await?;
+    let is_full = i64::try_from(listed.jobs.len()).is_ok_and(|jobs| jobs >= limit);
+    let last = listed.jobs.last().map(|job| job.id).filter(|_| is_full);
+    Ok(JobPage {
+        next: last.or_else(|| listed.stopped.map(|stopped| stopped.before)),
+        jobs: listed.jobs,
+        stopped: listed.stopped,
+    })
+}
+
+/// Returns the organization to list: for a token that is limited to organizations, one of them.
+fn organization(call: &Call, asked: Option<&str>) -> Result<Option<String>, Problem> {
+    let Some(own) = &call.who.token.organizations else {
+        return Ok(asked.map(str::to_owned));
+    };
+    match (asked, own.as_slice()) {
+        (Some(asked), _) if call.who.sees(asked) => Ok(Some(asked.to_owned())),
+        (Some(asked), _) => Err(Problem::not_found(format!(
+            "there is no organization {asked}"
+        ))),
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, several) => Err(Problem::invalid_filter(format!(
+            "expected one of the token's organizations: {}",
+            several.join(", ")
+        ))),
+    }
+}
+
+/// The query of [`by_key`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByKey {
+    #[serde(default)]
+    source: Option<String>,
+    key: String,
+    #[serde(default)]
+    wait: u64,
+}
+
+async fn by_key(call: Call) -> Result<Response, Problem> {
+    let asked: ByKey = call.query()?;
+    if asked.wait > LONGEST_WAIT {
+        return Err(Problem::invalid_filter(format!(
+            "expected a wait of at most {LONGEST_WAIT} s, got {} s",
+            asked.wait
+        )));
+    }
+    let source = asked.source.or_else(|| call.who.token.source.clone());
+    let source = source.ok_or_else(|| Problem::invalid_filter("expected a source, got none"))?;
+    let end = tokio::time::Instant::now() + Duration::from_secs(asked.wait);
+    loop {
+        let row = call.reads().job_by_key(&source, &asked.key).await?;
+        let seen = row.filter(|row| call.who.sees_job(&row.source, &row.organization));
+        let is_over = tokio::time::Instant::now() >= end;
+        match seen {
+            Some(row) if is_over || row.state.is_done() || row.state == JobState::Parked => {
+                return answer::json_tagged(&row, &tag(row.generation, row.epoch));
+            }
+            None if is_over => {
+                return Err(Problem::not_found(
+                    "there is no job with this source and key",
+                ));
+            }
+            _ => tokio::time::sleep_until(end.min(tokio::time::Instant::now() + LOOK_EVERY)).await,
+        }
+    }
+}
+
+async fn show(call: Call) -> Result<Response, Problem> {
+    let view = view(&call).await?;
+    answer::json_tagged(&view, &tag(view.row.generation, view.row.epoch))
+}
+
+/// Reads the job of the path with its history.
+///
+/// # Errors
+/// `not_found`.
+pub(in crate::console) async fn view(call: &Call) -> Result<JobView, Problem> {
+    let id = call.job().await?.id;
+    let view = call.reads().job_view(id).await?;
+    view.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+}
+
+async fn explain(call: Call) -> Result<Response, Problem> {
+    let row = call.job().await?;
+    answer::json(&operations::explain(call.reads(), &row).await?)
+}
+
+async fn retry(call: &Call) -> Result<Changed, Problem> {
+    let input: Reason = call.input()?;
+    act(call, &input.reason, async |store, actor, target| {
+        Ok(operations::retry(store, actor, target).await?)
+    })
+    .await
+}
+
+async fn cancel(call: &Call) -> Result<Changed, Problem> {
+    let input: Reason = call.input()?;
+    act(call, &input.reason, async |store, actor, target| {
+        Ok(operations::cancel(store, actor, target).await?)
+    })
+    .await
+}
+
+async fn configure(call: &Call) -> Result<Changed, Problem> {
+    let Account { account, reason } = call.input()?;
+    act(call, &reason, async |store, actor, target| {
+        Ok(operations::configure(store, actor, target, &account).await?)
+    })
+    .await
+}
+
+/// Carries out an action on the job of the path.
+///
+/// # Errors
+/// Errors of the action.
+pub(in crate::console) async fn act(
+    call: &Call,
+    reason: &str,
+    action: impl AsyncFnOnce(&Store, &Actor, &Target) -> Result<ActionResult, ActFault>,
+) -> Result<Changed, Problem> {
+    let actor = call.actor(reason)?;
+    let target = call.target().await?;
+    call.once(&actor, async |store, actor| {
+        of_job(action(store, actor, &target).await?)
+    })
+    .await
+}

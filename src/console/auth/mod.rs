@@ -1,0 +1,128 @@
+//! Who asks: a token in a header, or a session in a cookie; and whether a form was made by this
+//! console.
+
+mod limits;
+mod session;
+mod sign_in;
+
+pub(super) use limits::{Rates, Refusals};
+pub(super) use session::Session;
+pub(super) use sign_in::{SIGN_IN, SignInForm, sign_in, sign_in_page, sign_out};
+
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, COOKIE as COOKIE_HEADER};
+
+use super::problem::Problem;
+use super::state::Console;
+use crate::operations::token_digest;
+use crate::store::{ApiToken, Role};
+
+/// A person or program that was recognised.
+#[derive(Debug, Clone)]
+pub(super) struct SignedIn {
+    /// Its token, valid when the request arrived.
+    pub(super) token: ApiToken,
+    /// The session, if it was recognised by a cookie.
+    pub(super) session: Option<Session>,
+}
+
+impl SignedIn {
+    /// Returns whether the token may see this organization.
+    pub(super) fn sees(&self, organization: &str) -> bool {
+        match &self.token.organizations {
+            None => true,
+            Some(seen) => seen.iter().any(|one| one == organization),
+        }
+    }
+
+    /// Returns whether the token may see every organization and source.
+    pub(super) fn sees_all(&self) -> bool {
+        self.token.organizations.is_none() && self.token.role != Role::Producer
+    }
+
+    /// Returns whether the token may see a job of this source and organization.
+    pub(super) fn sees_job(&self, source: &str, organization: &str) -> bool {
+        let own = self.token.source.as_deref();
+        own.is_none_or(|own| own == source) && self.sees(organization)
+    }
+}
+
+/// Recognises the sender of a request by its `Authorization` header; if there is none, by its
+/// cookie. `None` if it has neither.
+///
+/// # Errors
+/// `unauthorized` or `too_many` for a token or a session that is not valid; `postgres_away`.
+pub(super) async fn recognise(
+    console: &Console,
+    headers: &HeaderMap,
+) -> Result<Option<SignedIn>, Problem> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let token = value.to_str().ok().and_then(bearer);
+        let token = token.ok_or_else(|| console.refusals.refused("the header Authorization"))?;
+        return by_token(console, token).await.map(Some);
+    }
+    let Some(session) = cookie(console, headers) else {
+        return Ok(None);
+    };
+    let token = console.parts.reads.token(session.token).await?;
+    let token = token.filter(|token| token.is_valid);
+    Ok(token.map(|token| SignedIn {
+        token,
+        session: Some(session),
+    }))
+}
+
+/// Recognises a token.
+///
+/// # Errors
+/// Same as [`recognise`].
+pub(super) async fn by_token(console: &Console, token: &str) -> Result<SignedIn, Problem> {
+    let digest = token_digest(token);
+    let found = console.parts.reads.token_by_secret(&digest).await?;
+    match found.filter(|token| token.is_valid) {
+        Some(token) => Ok(SignedIn {
+            token,
+            session: None,
+        }),
+        None => Err(console.refusals.refused("the token")),
+    }
+}
+
+/// Returns the token of `Bearer TOKEN` (RFC 6750, 2.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let is_token = !token.is_empty() && token.len() <= 128;
+    (scheme.eq_ignore_ascii_case("bearer") && is_token).then_some(token)
+}
+
+/// Returns the session of a request's cookie, if it is valid.
+fn cookie(console: &Console, headers: &HeaderMap) -> Option<Session> {
+    let name = session::cookie_name(console.parts.is_behind_proxy);
+    let cookies = headers.get_all(COOKIE_HEADER).iter();
+    cookies
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split("; "))
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(found, _)| *found == name)
+        .find_map(|(_, value)| Session::open(&console.parts.keyring, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_token_is_read() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bearer abc"), Some("abc"));
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic abc",
+            &format!("Bearer {}", "a".repeat(129)),
+        ] {
+            assert_eq!(bearer(wrong), None, "{wrong}");
+        }
+    }
+}

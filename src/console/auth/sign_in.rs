@@ -1,0 +1,131 @@
+//! Signing in: a person gives a token once, and the browser keeps a session.
+
+use axum::http::header::SET_COOKIE;
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::by_token;
+use super::session::{Session, no_cookie};
+use crate::console::answer::{self, see_other, set};
+use crate::console::pages::bare;
+use crate::console::problem::Problem;
+use crate::console::state::Console;
+use crate::store::{Action, Actor, Request, Role};
+
+/// The path of the page.
+pub(in crate::console) const SIGN_IN: &str = "/sign-in";
+
+/// The form of the page.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::console) struct SignInForm {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// Returns the page. `next` is where the person wants to go.
+pub(in crate::console) fn sign_in_page(next: &str, problem: Option<&Problem>) -> Response {
+    let mut response = answer::page(bare("Sign in", &form(next, problem)));
+    if let Some(problem) = problem {
+        answer::finish_problem(&mut response, problem);
+    }
+    response
+}
+
+fn form(next: &str, problem: Option<&Problem>) -> Markup {
+    html! {
+        h1 { "Sign in" }
+        @if let Some(problem) = problem {
+            p.problem role="alert" { (problem.detail) ". " (problem.hint) }
+        }
+        form method="post" action=(SIGN_IN) {
+            input type="hidden" name="next" value=(local(next));
+            label for="token" { "Token" }
+            input #token type="password" name="token" required autofocus autocomplete="off" spellcheck="false";
+            p.hint { "`dispatch tokens create NAME --role operator` makes one." }
+            button type="submit" { "Sign in" }
+        }
+    }
+}
+
+/// Signs a person in, and sends the browser to the page that it asked for.
+pub(in crate::console) async fn sign_in(console: &Console, id: Uuid, form: SignInForm) -> Response {
+    match begin(console, id, form.token.trim()).await {
+        Ok(session) => {
+            let mut response = see_other(local(&form.next));
+            let parts = &console.parts;
+            let cookie = session.cookie(&parts.keyring, parts.is_behind_proxy);
+            set(&mut response, SET_COOKIE, &cookie);
+            response
+        }
+        Err(problem) => sign_in_page(&form.next, Some(&problem)),
+    }
+}
+
+async fn begin(console: &Console, id: Uuid, token: &str) -> Result<Session, Problem> {
+    let token = by_token(console, token).await?.token;
+    if token.role == Role::Producer {
+        return Err(Problem::forbidden(
+            "expected a token of a person, got one of a producer",
+        )
+        .hint("Use it for the API; for the console, use a token with the role viewer, operator or admin."));
+    }
+    let actor = Actor {
+        who: token.name.clone(),
+        role: token.role,
+        reason: None,
+        request: Some(Request {
+            id,
+            token: token.name.clone(),
+            key: None,
+        }),
+    };
+    let after = json!({"role": token.role});
+    let acts = &console.parts.acts;
+    acts.audit(&actor, Action::SignIn, &Value::Null, &after)
+        .await?;
+    Ok(Session::begin(token.id, OffsetDateTime::now_utc()))
+}
+
+/// Ends the session in this browser.
+pub(in crate::console) fn sign_out(console: &Console) -> Response {
+    let mut response = see_other(SIGN_IN);
+    let cookie = no_cookie(console.parts.is_behind_proxy);
+    set(&mut response, SET_COOKIE, &cookie);
+    response
+}
+
+/// Returns `path` if it is a path of this server, or `/`: a link must not send a person who has
+/// just signed in to another site.
+fn local(path: &str) -> &str {
+    let is_local = path.starts_with('/')
+        && !path.starts_with("//")
+        && !path.contains(['\\', '\r', '\n'])
+        && !path.starts_with(SIGN_IN);
+    if is_local { path } else { "/" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_sent_only_to_a_page_of_this_server() {
+        assert_eq!(local("/jobs?state=parked"), "/jobs?state=parked");
+        for wrong in [
+            "",
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil",
+            "/a\r\nx: y",
+            "/sign-in?next=/",
+        ] {
+            assert_eq!(local(wrong), "/", "{wrong}");
+        }
+    }
+}

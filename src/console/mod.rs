@@ -1,0 +1,27 @@
+//! The console: pages for people, and the API `/api/v1` for programs, in a process of its own. It
+//! needs Postgres only, with two small pools of its own, one that reads and one that acts, so it
+//! works while every worker and RabbitMQ are down, and takes no connection from a worker.
+//!
+//! [`routes`] is the table of everything that it answers; the router, the OpenAPI document and the
+//! tests of permissions are made from it. A change is made by a function of
+//! [`operations`](crate::operations), the same one that the command line calls.
+//!
+//! **Invariant:** every route of the console is a row of `console/routes.rs`, with the role that
+//! it requires; a request is answered only after the role was checked there.
+
+mod answer;
+mod api;
+mod auth;
+mod call;
+mod openapi;
+mod pages;
+mod problem;
+mod query;
+mod routes;
+mod serve;
+mod state;
+
+pub use openapi::document;
+pub use routes::{Access, Parameter, Route, all};
+pub use serve::router;
+pub use state::{Console, ConsoleParts};

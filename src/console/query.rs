@@ -1,0 +1,41 @@
+//! Queries, forms and cursors.
+
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// Most rows of a page.
+pub(super) const MOST: i64 = 200;
+/// Rows of a page if the query names no number.
+pub(super) const USUAL: i64 = 50;
+
+/// Parses a query string into its type. An unknown parameter is an error: a misspelt filter would
+/// otherwise match everything.
+///
+/// # Errors
+/// `invalid_filter`.
+pub(super) fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    form(query.as_bytes()).map_err(Problem::invalid_filter)
+}
+
+/// Parses the text of a form, or of a query.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn form<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_urlencoded::from_bytes(text).map_err(|error| error.to_string())
+}
+
+/// Checks a number of rows.
+///
+/// # Errors
+/// `invalid_filter`.
+pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
+    match asked {
+        None => Ok(USUAL),
+        Some(limit) if (1..=MOST).contains(&limit) => Ok(limit),
+        Some(limit) => Err(Problem::invalid_filter(format!(
+            "expected a limit from 1 to {MOST}, got {limit}"
+        ))),
+    }
+}

@@ -1,0 +1,122 @@
+//! ★ The table of everything that the console answers. From it are made: the router (`serve`), the
+//! OpenAPI document (`openapi`), and the tests of permissions.
+
+use axum::http::Method;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use schemars::{Schema, SchemaGenerator};
+
+use super::call::Call;
+use super::problem::Problem;
+use super::{api, pages};
+use crate::store::{Action, Role};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody, without a token.
+    Everybody,
+    /// A token of this role or of one that may do more. A token that is limited to organizations
+    /// or to a source is accepted if `is_scoped`: the route then shows only those.
+    From {
+        /// The role.
+        role: Role,
+        /// Whether the route keeps to the organizations and the source of the token.
+        is_scoped: bool,
+    },
+}
+
+/// Answers a request.
+pub(super) type Handler = fn(Call) -> BoxFuture<'static, Result<Response, Problem>>;
+
+/// Adds a type's schema to a document.
+pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A query parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// One row of the table.
+pub struct Route {
+    /// The name, `operationId` in the OpenAPI document.
+    pub name: &'static str,
+    /// The method.
+    pub method: Method,
+    /// The path, of the page and, below `/api/v1`, of the API.
+    pub path: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Who may use it.
+    pub access: Access,
+    /// The word in the audit log; `None` if it only reads.
+    pub action: Option<Action>,
+    /// The parameters of the query.
+    pub parameters: &'static [Parameter],
+    /// The type of the body of a request.
+    pub(super) input: Option<SchemaOf>,
+    /// The type of the body of the API's answer.
+    pub(super) output: SchemaOf,
+    /// The media type of the API's answer.
+    pub media_type: &'static str,
+    /// Answers for the API; `None` if it has only a page.
+    pub(super) api: Option<Handler>,
+    /// Answers for a person; `None` if there is no page.
+    pub(super) page: Option<Handler>,
+}
+
+impl Route {
+    /// Returns whether programs can use it.
+    #[must_use]
+    pub const fn is_in_api(&self) -> bool {
+        self.api.is_some()
+    }
+
+    /// Returns whether people can use it.
+    #[must_use]
+    pub const fn has_page(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Returns whether a token of this role may use it.
+    #[must_use]
+    pub fn permits(&self, role: Role) -> bool {
+        match (self.access, self.action) {
+            (Access::Everybody, _) => true,
+            (Access::From { role: least, .. }, None) => rank(role) >= rank(least),
+            (Access::From { .. }, Some(action)) => role.may(action),
+        }
+    }
+}
+
+fn rank(role: Role) -> usize {
+    let found = Role::OF_TOKENS.iter().position(|one| *one == role);
+    found.unwrap_or(0)
+}
+
+/// Makes a handler of an asynchronous function.
+macro_rules! handler {
+    ($function:path) => {
+        |call| Box::pin($function(call))
+    };
+}
+pub(super) use handler;
+
+/// Returns the schema of a type.
+pub(super) fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+pub(super) const JSON: &str = "application/json";
+
+/// Every row of the table.
+static ROUTES: &[&[Route]] = &[api::jobs::ROUTES, api::account::ROUTES, pages::ROUTES];
+
+/// Returns every row of the table.
+pub fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().copied().flatten()
+}

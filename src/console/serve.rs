@@ -1,0 +1,354 @@
+//! The path of a request: host, session or token, role, form token, body, handler, headers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderName, Method, Request};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, on};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::auth::{SIGN_IN, SignInForm, SignedIn, recognise, sign_in, sign_in_page, sign_out};
+use super::call::Call;
+use super::problem::Problem;
+use super::routes::{Access, Route, all};
+use super::state::Console;
+use super::{answer, pages, query};
+
+/// The most bytes in the body of a request.
+const BODY_BYTES: usize = 256 << 10;
+/// The longest time until the body has arrived.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// The paths of the API begin with this.
+pub(super) const API: &str = "/api/v1";
+
+/// Whom an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Person,
+    Program,
+}
+
+/// Returns the router of the console.
+pub fn router(console: Arc<Console>) -> Router {
+    let mut router = Router::new()
+        .route(SIGN_IN, get(show_sign_in).post(post_sign_in))
+        .route("/sign-out", axum::routing::post(post_sign_out));
+    for (path, media_type, text) in pages::FILES {
+        router = router.route(
+            path,
+            get(move || async move { answer::file(media_type, text) }),
+        );
+    }
+    for route in all() {
+        if route.page.is_some() {
+            router = router.route(route.path, method(route, Reader::Person));
+        }
+        if route.api.is_some() {
+            let path = format!("{API}{}", route.path);
+            router = router.route(&path, method(route, Reader::Program));
+        }
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Arc::clone(&console))
+        .layer(axum::middleware::from_fn_with_state(console, guard))
+}
+
+fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
+    let filter = axum::routing::MethodFilter::try_from(route.method.clone())
+        .expect("the table has only methods of HTTP");
+    on(
+        filter,
+        move |State(console): State<Arc<Console>>,
+              Path(path): Path<HashMap<String, String>>,
+              request: Request<Body>| async move {
+            let id = Uuid::now_v7();
+            match served(&console, route, reader, id, path, request).await {
+                Ok(response) => response,
+                Err(refused) => refused.response(reader, id),
+            }
+        },
+    )
+}
+
+/// A problem, with what its page needs.
+struct Refused {
+    problem: Problem,
+    who: Option<SignedIn>,
+    /// Where the person wants to go.
+    asked: String,
+}
+
+impl Refused {
+    fn response(mut self, reader: Reader, id: Uuid) -> Response {
+        self.problem.request_id = Some(id);
+        if self.problem.status().is_server_error() {
+            tracing::warn!(
+                request.id = id.to_string(),
+                code = self.problem.code,
+                "a request to the console failed"
+            );
+        }
+        match reader {
+            Reader::Program => answer::problem(&self.problem),
+            Reader::Person if self.problem.code == "unauthorized" => {
+                let next = percent_encoding::utf8_percent_encode(
+                    &self.asked,
+                    percent_encoding::NON_ALPHANUMERIC,
+                );
+                answer::see_other(&format!("{SIGN_IN}?next={next}"))
+            }
+            Reader::Person => pages::problem(&self.problem, self.who.as_ref()),
+        }
+    }
+}
+
+async fn served(
+    console: &Arc<Console>,
+    route: &'static Route,
+    reader: Reader,
+    id: Uuid,
+    path: HashMap<String, String>,
+    request: Request<Body>,
+) -> Result<Response, Refused> {
+    let (parts, body) = request.into_parts();
+    let refused = |who: Option<&SignedIn>| {
+        let (who, asked) = (who.cloned(), parts.uri.to_string());
+        move |problem| Refused {
+            problem,
+            who,
+            asked,
+        }
+    };
+    let who = recognise(console, &parts.headers)
+        .await
+        .map_err(refused(None))?;
+    let who = permitted(route, who).map_err(refused(None))?;
+    let left = console
+        .rates
+        .take(who.token.id)
+        .map_err(refused(Some(&who)))?;
+    let body = read_body(body).await.map_err(refused(Some(&who)))?;
+    let is_form = is_form(&parts.headers);
+    let call = Call {
+        console: Arc::clone(console),
+        route,
+        who: who.clone(),
+        id,
+        path,
+        asked: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers.clone(),
+        body,
+        is_form,
+    };
+    check_origin(&call, reader).map_err(refused(Some(&who)))?;
+    let handler = match reader {
+        Reader::Person => route.page,
+        Reader::Program => route.api,
+    };
+    let handler = handler.ok_or_else(|| refused(Some(&who))(Problem::not_found("no such page")))?;
+    let used = console.parts.acts.clone();
+    let answered = handler(call).await.map_err(refused(Some(&who)));
+    // A missing time of the last use is no reason to refuse an answer.
+    drop(used.token_used(who.token.id).await);
+    let mut response = answered?;
+    answer::set(
+        &mut response,
+        HeaderName::from_static("ratelimit"),
+        &format!("\"token\";r={}", left.0),
+    );
+    answer::set(
+        &mut response,
+        HeaderName::from_static("x-request-id"),
+        &id.to_string(),
+    );
+    renew(console, &who, &mut response);
+    Ok(response)
+}
+
+/// Returns who asks, if the route permits it.
+fn permitted(route: &Route, who: Option<SignedIn>) -> Result<SignedIn, Problem> {
+    let Access::From { role, is_scoped } = route.access else {
+        return who.ok_or_else(|| Problem::unauthorized("expected a token, got none"));
+    };
+    let who = who.ok_or_else(|| Problem::unauthorized("expected a token, got none"))?;
+    if !route.permits(who.token.role) {
+        return Err(Problem::forbidden(format!(
+            "expected the role `{}` or one that may do more, got `{}`",
+            role.word(),
+            who.token.role.word()
+        )));
+    }
+    if !is_scoped && !who.sees_all() {
+        return Err(Problem::not_found(
+            "a token that is limited to organizations or to a source sees jobs only",
+        ));
+    }
+    Ok(who)
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await;
+    match read {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(Problem::too_large(format!(
+            "expected at most {BODY_BYTES} bytes that arrive whole"
+        ))),
+        Err(_) => Err(Problem::invalid_request(format!(
+            "expected the whole body within {} s",
+            BODY_TIME.as_secs()
+        ))),
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    media_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"))
+}
+
+/// Checks that a change by a session was made on a page of this console: with the origin that the
+/// browser states, and with the session's form token. A token in a header needs neither: no other
+/// site can make a browser send it.
+fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
+    if call.route.method == Method::GET {
+        return Ok(());
+    }
+    let Some(session) = &call.who.session else {
+        let is_json = !call.is_form;
+        return if reader == Reader::Person || is_json {
+            Ok(())
+        } else {
+            Err(Problem::unsupported("expected JSON, got a form"))
+        };
+    };
+    if !is_own_origin(&call.headers) {
+        return Err(Problem::forbidden(
+            "expected a request from a page of this console, got one of another site",
+        ));
+    }
+    let fields = call.form_fields();
+    if fields
+        .form_token
+        .is_some_and(|token| session.has_form_token(&token))
+    {
+        Ok(())
+    } else {
+        Err(
+            Problem::forbidden("expected the form of this session, got another or an old one")
+                .hint("Load the page again, then repeat."),
+        )
+    }
+}
+
+/// Returns whether a browser made the request on a page of this server. Browsers state it in
+/// `Sec-Fetch-Site` where they trust the connection; elsewhere in `Origin`, which is `null` for
+/// pages without a referrer.
+fn is_own_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(site) = text("sec-fetch-site") {
+        return site == "same-origin";
+    }
+    let origin = text(ORIGIN.as_str()).and_then(|origin| origin.split_once("://"));
+    match (origin, text(HOST.as_str())) {
+        (Some((_, of)), Some(host)) => of.eq_ignore_ascii_case(host),
+        _ => false,
+    }
+}
+
+fn renew(console: &Console, who: &SignedIn, response: &mut Response) {
+    let renewed = who
+        .session
+        .as_ref()
+        .and_then(|session| session.renewed(OffsetDateTime::now_utc()));
+    if let Some(session) = renewed {
+        let cookie = session.cookie(&console.parts.keyring, console.parts.is_behind_proxy);
+        answer::set(response, SET_COOKIE, &cookie);
+    }
+}
+
+/// Refuses requests for another host, and hardens every answer.
+async fn guard(
+    State(console): State<Arc<Console>>,
+    request: Request<Body>,
+    next: axum::middleware::Next,
+) -> Response {
+    let mut response = if console.parts.hosts.names(&request) {
+        next.run(request).await
+    } else {
+        answer::problem(&Problem::wrong_host(
+            "expected a name of this server as the Host, got another one",
+        ))
+    };
+    answer::harden(&mut response);
+    response
+}
+
+/// The query of the sign-in page.
+#[derive(serde::Deserialize)]
+struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+async fn show_sign_in(request: Request<Body>) -> Response {
+    let next = query::parse::<Next>(request.uri().query().unwrap_or_default());
+    sign_in_page(&next.map(|query| query.next).unwrap_or_default(), None)
+}
+
+async fn post_sign_in(State(console): State<Arc<Console>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let form = async {
+        if !is_own_origin(&parts.headers) {
+            return Err(Problem::forbidden(
+                "expected the form of this console, got one of another site",
+            ));
+        }
+        let body = read_body(body).await?;
+        query::form::<SignInForm>(&body).map_err(Problem::invalid_input)
+    };
+    match form.await {
+        Ok(form) => sign_in(&console, Uuid::now_v7(), form).await,
+        Err(problem) => sign_in_page("/", Some(&problem)),
+    }
+}
+
+async fn post_sign_out(State(console): State<Arc<Console>>, request: Request<Body>) -> Response {
+    if is_own_origin(request.headers()) {
+        sign_out(&console)
+    } else {
+        pages::problem(
+            &Problem::forbidden("expected the form of this console"),
+            None,
+        )
+    }
+}
+
+async fn not_found(request: Request<Body>) -> Response {
+    refuse(&request, Problem::not_found("there is no such page"))
+}
+
+async fn method_not_allowed(request: Request<Body>) -> Response {
+    refuse(
+        &request,
+        Problem::method_not_allowed("the path has no such method"),
+    )
+}
+
+fn refuse(request: &Request<Body>, problem: Problem) -> Response {
+    if request.uri().path().starts_with(API) {
+        answer::problem(&problem)
+    } else {
+        pages::problem(&problem, None)
+    }
+}

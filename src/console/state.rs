@@ -1,0 +1,42 @@
+//! What the requests to the console share.
+
+use std::sync::Arc;
+
+use super::auth::{Rates, Refusals};
+use crate::ops::HostNames;
+use crate::secrets::Keyring;
+use crate::store::Store;
+
+/// The parts that a console is made of.
+#[derive(Clone)]
+pub struct ConsoleParts {
+    /// Reads, on connections that may do nothing else.
+    pub reads: Store,
+    /// Acts.
+    pub acts: Store,
+    /// Seals sessions, and opens what a person may see.
+    pub keyring: Arc<Keyring>,
+    /// The names that requests may have as their host.
+    pub hosts: HostNames,
+    /// Whether a proxy ends TLS in front of the console.
+    pub is_behind_proxy: bool,
+}
+
+/// The state that all requests share.
+pub struct Console {
+    pub(super) parts: ConsoleParts,
+    pub(super) refusals: Refusals,
+    pub(super) rates: Rates,
+}
+
+impl Console {
+    /// Creates the state.
+    #[must_use]
+    pub fn new(parts: ConsoleParts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            refusals: Refusals::default(),
+            rates: Rates::default(),
+        })
+    }
+}
