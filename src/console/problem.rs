@@ -119,9 +119,7 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if let StoreError::Database(database) = &error
-            && database.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED)
-        {
+        if error.is_too_slow() {
             return Self::too_slow("Postgres ended the statement after its time limit").after(5);
         }
         if error.is_infrastructure() {

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::engine::{Product, Registry};
 use crate::job::{JobId, JobState};
 use crate::pipelines;
 use crate::store::explain::{self, Facts, Standing, standing};
@@ -35,10 +34,12 @@ pub async fn explain(store: &Store, row: &JobRow) -> Result<Explained, StoreErro
         Some(key) => store.hold_of(key).await?,
         None => None,
     };
+    let place = pipelines::place_of(&row.pipeline, &row.stage);
     let facts = Facts {
+        position: place.and_then(|place| place.position),
+        attempts: place.map(|place| place.attempts),
         waiting_for_same,
         hold,
-        ..position(&pipelines::registry(), row)
     };
     Ok(Explained {
         job_id: row.id,
@@ -46,21 +47,4 @@ pub async fn explain(store: &Store, row: &JobRow) -> Result<Explained, StoreErro
         standing: standing(row),
         explanation: explain::explain(row, &facts),
     })
-}
-
-/// Returns the position of the job's stage in its pipeline, and the stage's number of attempts.
-fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
-    let Some(pipeline) = registry.get(&row.pipeline) else {
-        return Facts::default();
-    };
-    let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.off_path).collect();
-    let at = in_turn.iter().position(|stage| stage.name == row.stage);
-    Facts {
-        position: at.map(|at| (at + 1, in_turn.len())),
-        attempts: pipeline
-            .stage(&row.stage)
-            .map(|(stage, _)| stage.retry.attempts),
-        waiting_for_same: CappedCount::default(),
-        hold: None,
-    }
 }

@@ -58,3 +58,26 @@ pub fn registry() -> Registry<Dispatch> {
         vec![assignee_sync::pipeline(), messaging::pipeline()],
     )
 }
+
+/// The place of a stage, for an explanation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StagePlace {
+    /// The k-th of n stages, from 1; `None` for a stage that only a jump reaches.
+    pub position: Option<(usize, usize)>,
+    /// The most attempts of the stage.
+    pub attempts: i32,
+}
+
+/// Returns the place of a stage; `None` if this version does not know it.
+#[must_use]
+pub fn place_of(pipeline: &str, stage: &str) -> Option<StagePlace> {
+    let registry = registry();
+    let pipeline = registry.get(pipeline)?;
+    let (info, _) = pipeline.stage(stage)?;
+    let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.off_path).collect();
+    let at = in_turn.iter().position(|info| info.name == stage);
+    Some(StagePlace {
+        position: at.map(|at| (at + 1, in_turn.len())),
+        attempts: info.retry.attempts,
+    })
+}

@@ -1,6 +1,7 @@
 //! Errors of the store.
 
 use time::OffsetDateTime;
+use tokio_postgres::error::SqlState;
 
 use crate::fault::{Class, Fault};
 use crate::pg_error::{is_infrastructure, is_rolled_back};
@@ -89,6 +90,12 @@ impl StoreError {
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         self.class() == Class::Infrastructure
+    }
+
+    /// Returns whether Postgres ended the statement after its time limit.
+    #[must_use]
+    pub fn is_too_slow(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
 
     /// Returns whether nothing is stored because Postgres refused a row or another transaction was

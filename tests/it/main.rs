@@ -6,6 +6,7 @@
     reason = "a test that cannot continue fails at once"
 )]
 
+mod console;
 mod engine;
 mod house;
 mod maintenance;

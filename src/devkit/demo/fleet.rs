@@ -27,7 +27,7 @@ use crate::store::{self, Actor, Role, Store, WorkerLogin};
 use crate::{pipelines, telemetry};
 
 /// The time limit for a worker to become ready.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
 /// The time limit for a worker to drain.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 /// The time limit of a request to a worker.
@@ -70,8 +70,8 @@ pub(super) struct Fleet {
     workers: [Worker; 2],
     pub(super) servers: Servers,
     pub(super) folder: Folder,
-    http: Client,
-    binary: PathBuf,
+    pub(super) http: Client,
+    pub(super) binary: PathBuf,
     keep: bool,
 }
 
@@ -345,10 +345,10 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
 }
 
 /// Returns the actor for the audit log.
-fn demo() -> Actor {
+pub(super) fn demo() -> Actor {
     Actor {
         who: "demo".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: None,
         request: None,
     }
@@ -376,7 +376,7 @@ async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
         .context("cannot import the tracker document")
 }
 
-async fn is_ok(http: &Client, url: &str) -> bool {
+pub(super) async fn is_ok(http: &Client, url: &str) -> bool {
     http.get(url)
         .send()
         .await

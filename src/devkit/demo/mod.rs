@@ -5,6 +5,7 @@
 //! it out, `faults` injects faults, `fleet` manages the processes, `play` is the run itself, and
 //! `verify` checks the result.
 
+mod console;
 mod faults;
 mod fleet;
 mod play;
@@ -174,21 +175,26 @@ async fn how_to_look_around(fleet: Fleet, binary: &Path) -> anyhow::Result<Strin
         fleet.folder.path.clone(),
         fleet.witness(),
     );
+    let console = console::start(&fleet).await?;
     let management = fleet.servers.management_url.clone().unwrap_or_default();
     let Left { pids, ports } = fleet.leave().await?;
     let dispatch = binary.display();
     let (folder, witness) = (folder.display(), witness.display());
+    let link = &console.link;
     let workers: String = ports
         .iter()
         .map(|port| format!("  curl -s http://127.0.0.1:{port}/readyz; curl -s http://127.0.0.1:{port}/metrics\n"))
         .collect();
-    let pids = pids
-        .iter()
-        .map(u32::to_string)
+    let pids = console
+        .process
+        .leave()
+        .into_iter()
+        .chain(pids)
+        .map(|pid| pid.to_string())
         .collect::<Vec<_>>()
         .join(" ");
     Ok(format!(
-        "\nEverything still runs. To inspect it:\n{exports}\n  {dispatch} jobs list --state waiting\n  \
+        "\nEverything still runs. The console: {link}\n\nTo inspect it from here:\n{exports}\n  {dispatch} jobs list --state waiting\n  \
          {dispatch} jobs explain --source {SOURCE} --key 001-assign\n  {dispatch} jobs show --source {SOURCE} --key 001-assign\n  \
          {dispatch} dead-letters list\n  {dispatch} pipelines\n{workers}  curl -s {simulator}/_sim/assignees\n  \
          less {witness}\n  psql \"$DISPATCH_DATABASE_URL\"\n  RabbitMQ: {management}\n\nLogs: {folder}. To stop it all:\n  \

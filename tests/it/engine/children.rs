@@ -70,7 +70,7 @@ async fn cancelling_a_job_cancels_its_open_follow_ups() {
     );
     let actor = Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: None,
         request: None,
     };

@@ -21,7 +21,7 @@ async fn cancelling_a_running_job_fences_its_worker() {
     let row = world.job_by_key("one").await.unwrap();
     let actor = Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("by mistake".to_owned()),
         request: None,
     };

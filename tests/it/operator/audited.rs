@@ -12,6 +12,7 @@ use crate::support::{TestWorld, WORKER, acme};
 /// Commands that change no row of the database, or whose record is the worker's own rows.
 const NOT_AUDITED: &[&str] = &[
     "dispatch check",
+    "dispatch console",
     "dispatch dead-letters list",
     "dispatch demo",
     "dispatch destinations list",
@@ -31,6 +32,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch publish",
     "dispatch schema",
     "dispatch settings",
+    "dispatch tokens list",
     "dispatch topology check",
     "dispatch topology declare",
     "dispatch worker",
@@ -223,6 +225,13 @@ fn of_letters_and_the_rest(letters: &[i64]) -> Vec<Case> {
             "dead_letter.show_raw",
             WORKER,
         ),
+        case(
+            "tokens create ann --role viewer --yes",
+            "",
+            "token.create",
+            WORKER,
+        ),
+        case("tokens revoke ann --yes", "", "token.revoke", WORKER),
         case("keys rotate --yes", "", "keys.rotate", WORKER),
         case(
             "producers register shop --source shop --organization acme --yes",
@@ -304,7 +313,7 @@ async fn every_command_that_changes_something_writes_an_audit_row_with_the_login
         );
         assert_eq!(
             world.database.rows(&rows).await,
-            [[right.as_str(), "olga", "operator", "127.0.0.1", "t"]],
+            [[right.as_str(), "olga", "admin", "127.0.0.1", "t"]],
             "{line}"
         );
     }

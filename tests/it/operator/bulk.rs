@@ -74,7 +74,7 @@ async fn stored(database: &TestDatabase, base: u32, organization: &str) -> Vec<V
 fn olga() -> Actor {
     Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("left".to_owned()),
         request: None,
     }

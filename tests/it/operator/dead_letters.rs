@@ -110,7 +110,7 @@ async fn is_resolved_and_audited(world: &TestWorld, id: i64) {
         [[
             "dead_letter.replay",
             "olga",
-            "operator",
+            "admin",
             "fixed",
             &id.to_string()
         ]]

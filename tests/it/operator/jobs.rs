@@ -66,14 +66,7 @@ async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_continues_af
     let audit = "SELECT who, role, action, job_id, reason, after ->> 'account' FROM audit_log";
     assert_eq!(
         world.database.rows(audit).await,
-        [[
-            "olga",
-            "operator",
-            "configure",
-            &id,
-            "she said so",
-            &account
-        ]]
+        [["olga", "admin", "configure", &id, "she said so", &account]]
     );
 }
 
@@ -142,7 +135,7 @@ async fn a_retry_continues_a_job_that_is_due_later() {
     let audit = "SELECT who, role, reason FROM audit_log WHERE action = 'retry'";
     assert_eq!(
         world.database.rows(audit).await,
-        [["olga", "operator", "it is wanted now"]]
+        [["olga", "admin", "it is wanted now"]]
     );
 }
 
@@ -210,7 +203,7 @@ async fn a_retry_continues_a_parked_job_and_repeats_no_finished_stage() {
     let audit = "SELECT who, role, reason FROM audit_log WHERE action = 'retry'";
     assert_eq!(
         world.database.rows(audit).await,
-        [["olga", "operator", "it is there now"]]
+        [["olga", "admin", "it is there now"]]
     );
 }
 
@@ -266,7 +259,7 @@ async fn a_cancelled_job_cannot_be_continued_and_its_audit_row_has_the_person_an
     let audit = "SELECT who, role, action, job_id, reason, before ->> 'state', after ->> 'state' FROM audit_log";
     let right = [
         "olga",
-        "operator",
+        "admin",
         "cancel",
         &id,
         "nobody needs it",

@@ -296,7 +296,7 @@ async fn publish_wait_survives_a_restart_of_the_broker_and_receives_the_outcome(
     world.server_command(guard::Command::RestartRabbitmq).await;
     let actor = dispatch_worker::store::Actor {
         who: "a test".to_owned(),
-        role: dispatch_worker::store::Role::Operator,
+        role: dispatch_worker::store::Role::Admin,
         reason: None,
         request: None,
     };

@@ -432,13 +432,12 @@ async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_reco
 
     let actor = Actor {
         who: "ann".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("it is not there".to_owned()),
         request: None,
     };
-    retry(&world.store(), &actor, &Target::Id(parked.id))
-        .await
-        .unwrap();
+    let target = Target::Id(parked.id);
+    retry(&world.store(), &actor, &target).await.unwrap();
     done(&world).await;
     let (view, mails) = (message(&world).await, state(&world).await.mail.received);
     let sent = effect(&view);

@@ -47,7 +47,7 @@ async fn finish(bench: &Bench, child: JobId) -> Committed {
 async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
     let actor = Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: None,
         request: None,
     };

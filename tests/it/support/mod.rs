@@ -15,6 +15,7 @@ mod alone;
 mod canaries;
 mod checks;
 mod command;
+mod console;
 mod database;
 pub(crate) mod gate;
 mod letters;
@@ -29,6 +30,7 @@ mod world;
 
 pub(crate) use checks::{ANY_ATTEMPT, Checks};
 pub(crate) use command::{Dispatch, Said};
+pub(crate) use console::{ConsoleProcess, form};
 pub(crate) use database::{TestDatabase, WAITS_FOR_LOCK, unaudited};
 pub(crate) use letters::dead_letter;
 pub(crate) use listener::Listener;

@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "broker",
             "config",
+            "console",
             "engine",
             "holds",
             "maintenance",
@@ -61,6 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
+    ("console", &["operations", "ops", "store"]),
     ("holds", &["providers", "store"]),
     (
         "readiness",
@@ -114,7 +116,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("lettre::", &["providers"]),
     ("backoff::", &["reconnect"]),
     ("refinery::", &["store"]),
-    ("axum::", &["ops", "devkit"]),
+    ("axum::", &["console", "ops", "devkit"]),
     ("clap::", &["cli", "config"]),
     ("anyhow::", &["app", "cli", "devkit"]),
     ("deadpool_postgres::", &["store", "tracker", "devkit"]),

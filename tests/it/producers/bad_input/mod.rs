@@ -261,7 +261,7 @@ async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String,
     );
     assert_eq!(
         world.database.rows(&audit).await,
-        [["olga", "operator", "dead_letter.show_raw", WHY]],
+        [["olga", "admin", "dead_letter.show_raw", WHY]],
         "{}",
         row.name
     );

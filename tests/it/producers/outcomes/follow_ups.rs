@@ -102,7 +102,7 @@ async fn wait_states(world: &TestWorld, expected: &[&str]) {
 fn actor() -> Actor {
     Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: None,
         request: None,
     }

@@ -164,7 +164,7 @@ async fn retrying_a_parked_job_reads_its_pages_again() {
     client.clear_fault(id).await.unwrap();
     let actor = Actor {
         who: "ann".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("access given".to_owned()),
         request: None,
     };

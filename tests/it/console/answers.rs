@@ -1,0 +1,47 @@
+//! Every answer of the API has the shape that the OpenAPI document states.
+
+use dispatch_worker::console::{all, document};
+use dispatch_worker::store::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::waiting_job;
+use crate::support::{TestWorld, WorkerOptions};
+
+/// Returns the schema of a route's answer, with the schemas that it refers to.
+fn schema(document: &Value, path: &str) -> Value {
+    let answer = &document["paths"][path]["get"]["responses"]["200"]["content"];
+    let schema = answer
+        .as_object()
+        .and_then(|types| types.values().next())
+        .unwrap()["schema"]
+        .clone();
+    json!({"allOf": [schema], "components": document["components"]})
+}
+
+#[tokio::test]
+async fn every_answer_matches_its_schema() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let job = waiting_job(&world, "a").await;
+    let console = world.console().await;
+    let token = world.token(Role::Admin, "ann", &[]).await;
+    let served = console.json(&token, "/openapi.json").await;
+    assert_eq!(served, document());
+    for route in all().filter(|route| route.is_in_api() && route.method == Method::GET) {
+        let path = route.path.replace("{id}", &job.id.to_string());
+        let query = if route.name == "job_by_key" {
+            "?source=tests&key=a"
+        } else {
+            ""
+        };
+        let answer = console.json(&token, &format!("{path}{query}")).await;
+        let schema = schema(&served, &format!("/api/v1{}", route.path));
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&answer)
+            .map(|error| format!("{error} at {}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{}: {errors:?} in {answer}", route.name);
+    }
+}
