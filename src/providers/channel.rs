@@ -49,7 +49,9 @@ pub trait Channel: Send + Sync {
 
     /// Returns how long after the first intent the provider dedupes on the key. `None` means
     /// without end, or not at all for a channel that is not keyed.
-    fn keyed_for(&self, config: &ChannelConfig) -> Option<Duration>;
+    fn keyed_for(&self, _config: &ChannelConfig) -> Option<Duration> {
+        None
+    }
 
     /// Renders `message` as this channel sends it: escaped and within its limits. The result
     /// depends only on `message`, so it can be stored and sent again byte for byte.

@@ -8,7 +8,7 @@
 //! so that two copies can be recognized as one mail, and many mail programs show them as one.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -161,10 +161,6 @@ impl Channel for Email {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

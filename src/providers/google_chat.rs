@@ -9,7 +9,7 @@
 //! the vendor documents that it creates one message for each `requestId`, which is the effect's key,
 //! but not for how long, nor whether webhooks have it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
@@ -122,10 +122,6 @@ impl Channel for GoogleChat {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {
@@ -324,6 +320,8 @@ mod simulation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::Value;
 
     use super::*;

@@ -7,7 +7,6 @@
 //! key; otherwise at-least-once.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use data_encoding::BASE64;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -178,10 +177,6 @@ impl Channel for Webhook {
             }) => EffectClass::Keyed,
             _ => EffectClass::AtLeastOnce,
         }
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

@@ -162,10 +162,6 @@ impl Channel for DiscordInteraction {
         }
     }
 
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
-    }
-
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
     }

@@ -6,8 +6,6 @@
 //!
 //! The whole address is the secret. At-least-once: a webhook has no nonce.
 
-use std::time::Duration;
-
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::header::{HeaderValue, USER_AGENT};
 use reqwest::{Method, Url};
@@ -113,10 +111,6 @@ impl Channel for DiscordWebhook {
         EffectClass::AtLeastOnce
     }
 
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
-    }
-
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
     }
@@ -146,6 +140,8 @@ fn is_webhook(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::Value;
 
     use super::*;

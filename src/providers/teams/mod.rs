@@ -18,8 +18,6 @@ mod simulator;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
 use secrecy::ExposeSecret;
@@ -151,10 +149,6 @@ impl Channel for Teams {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

@@ -1,5 +1,7 @@
 //! Tests of the channel of Microsoft Teams, against a scripted server.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
