@@ -13,7 +13,6 @@ use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -82,13 +81,10 @@ impl GoogleChat {
 
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let wrong = || BadConfig(RIGHT_SECRET.to_owned());
-        let secret = config.secret.as_ref().ok_or_else(wrong)?;
-        let url = self
-            .http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
-        Some(url).filter(is_webhook).ok_or_else(wrong)
+        let url = config.secret_address(&self.http, RIGHT_SECRET)?;
+        Some(url)
+            .filter(is_webhook)
+            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))
     }
 
     async fn create(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {

@@ -124,10 +124,7 @@ impl Webhook {
             .http
             .parse_url(&settings.url)
             .map_err(|why| BadConfig(format!("`url` is invalid: {why}")))?;
-        let present = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let present = config.needed_secret(RIGHT_SECRET)?;
         let keys = std::iter::once(present)
             .chain(&config.previous_secret)
             .map(signing_key)

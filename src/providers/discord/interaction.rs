@@ -25,7 +25,7 @@ use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
 use crate::providers::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
-    Rendered, decode,
+    Rendered, api_url, decode,
 };
 use crate::providers::http::{HttpClient, HttpRequest, HttpResponse};
 use crate::providers::http_fault::{Provider, provider};
@@ -99,19 +99,11 @@ impl DiscordInteraction {
                 "the interaction's token must be the one that Discord gave".to_owned(),
             ));
         }
-        let mut url = self
-            .http
-            .parse_url(&self.api)
-            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url
-            .path_segments_mut()
-            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
-        path.pop_if_empty()
-            .extend(["webhooks", &settings.application_id, token]);
+        let mut path = vec!["webhooks", &settings.application_id, token];
         if let Some(message) = message {
             path.extend(["messages", message]);
         }
-        drop(path);
+        let url = api_url(&self.http, &self.api, &path)?;
         Ok((url, message.is_some()))
     }
 

@@ -9,7 +9,6 @@
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::header::{HeaderValue, USER_AGENT};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -63,14 +62,7 @@ impl DiscordWebhook {
     /// Returns the URL that creates messages and answers with the created message.
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let secret = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        let url = self
-            .http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
+        let url = config.secret_address(&self.http, RIGHT_SECRET)?;
         let mut url = Some(url)
             .filter(is_webhook)
             .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;

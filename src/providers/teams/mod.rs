@@ -20,7 +20,6 @@ mod tests;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -100,13 +99,7 @@ impl Teams {
 
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let secret = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        self.http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))
+        config.secret_address(&self.http, RIGHT_SECRET)
     }
 
     /// Returns the address for registration, which must not be known as retired.
