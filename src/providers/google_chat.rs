@@ -318,32 +318,18 @@ mod simulation {
 mod tests {
     use std::time::Duration;
 
-    use serde_json::Value;
-
     use super::*;
     use crate::fault::Fault;
-    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use crate::providers::scripted::{
+        Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
+    };
 
     fn chat() -> GoogleChat {
         GoogleChat::new(client())
     }
 
-    fn message(title: &str, lines: &[&str]) -> Message {
-        Message {
-            event: "x".into(),
-            happened_at: None,
-            title: title.into(),
-            lines: lines.iter().map(|&line| line.to_owned()).collect(),
-            details: Value::Null,
-        }
-    }
-
     fn config(address: &str) -> ChannelConfig {
-        ChannelConfig {
-            public: json!({}),
-            secret: Some(address.to_owned().into()),
-            previous_secret: None,
-        }
+        channel_config(json!({}), Some(address))
     }
 
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {

@@ -196,7 +196,9 @@ mod tests {
 
     use super::*;
     use crate::fault::Fault;
-    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use crate::providers::scripted::{
+        Reply, Scripted, channel_config, client, json as ok, reply, soon,
+    };
 
     const TOKEN: &str = "aW50ZXJhY3Rpb246canary";
 
@@ -205,11 +207,7 @@ mod tests {
     }
 
     fn config(public: Value) -> ChannelConfig {
-        ChannelConfig {
-            public,
-            secret: Some(TOKEN.into()),
-            previous_secret: None,
-        }
+        channel_config(public, Some(TOKEN))
     }
 
     async fn deliver(
@@ -322,11 +320,7 @@ mod tests {
             (json!({"application_id": "99"}), "canary/messages"),
             (json!({"application_id": "99"}), ""),
         ] {
-            let config = ChannelConfig {
-                public,
-                secret: Some(token.into()),
-                previous_secret: None,
-            };
+            let config = channel_config(public, Some(token));
             let BadConfig(why) = interaction.check_config(&config).unwrap_err();
             assert!(!why.contains("canary"), "{why}");
         }
