@@ -11,11 +11,13 @@ use anyhow::Context;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
+use serde_json::json;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::config::no_color;
 use crate::escape::{self, acts};
 use crate::job::JobState;
+use crate::operations::Registered;
 
 /// The form of a command's answer.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,36 @@ impl Output {
             return Ok(());
         }
         raw(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    }
+
+    /// Prints rows: as JSON, or as the text of `table`, which is empty if there are none.
+    pub(super) fn rows<R: Serialize>(
+        self,
+        rows: &[R],
+        table: impl FnOnce(Self, &[R]) -> String,
+    ) -> anyhow::Result<()> {
+        self.answer(&rows, || {
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(self, rows)
+            }
+        })
+    }
+
+    /// Prints a changed row and the numbers of released jobs.
+    pub(super) fn changed<R: Serialize + PartialEq>(
+        self,
+        changed: &Registered<R>,
+        table: impl FnOnce(Self, &[R]) -> String,
+    ) -> anyhow::Result<()> {
+        let Registered { row, released } = changed;
+        let is_changed = row.before.as_ref() != Some(&row.after);
+        let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});
+        self.answer(&value, || {
+            let row = table(self, std::slice::from_ref(&row.after));
+            format!("{row}\n\njobs released: {released}")
+        })
     }
 
     /// Prints a line before the answer. With JSON output it prints nothing.

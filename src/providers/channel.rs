@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use secrecy::SecretString;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
 use super::kind::{ChannelKind, ChannelParts};
 use super::{discord, email, google_chat, slack, teams, webhook};
@@ -49,7 +51,9 @@ pub trait Channel: Send + Sync {
 
     /// Returns how long after the first intent the provider dedupes on the key. `None` means
     /// without end, or not at all for a channel that is not keyed.
-    fn keyed_for(&self, config: &ChannelConfig) -> Option<Duration>;
+    fn keyed_for(&self, _config: &ChannelConfig) -> Option<Duration> {
+        None
+    }
 
     /// Renders `message` as this channel sends it: escaped and within its limits. The result
     /// depends only on `message`, so it can be stored and sent again byte for byte.
@@ -88,6 +92,20 @@ pub struct ChannelConfig {
     pub secret: Option<SecretString>,
     /// The previous secret, during a rotation.
     pub previous_secret: Option<SecretString>,
+}
+
+impl ChannelConfig {
+    /// Returns the secret; `right` states what it must be.
+    pub(super) fn needed_secret(&self, right: &str) -> Result<&SecretString, BadConfig> {
+        let secret = self.secret.as_ref();
+        secret.ok_or_else(|| BadConfig(right.to_owned()))
+    }
+
+    /// Returns the address that is the secret; `right` states what it must be.
+    pub(super) fn secret_address(&self, http: &HttpClient, right: &str) -> Result<Url, BadConfig> {
+        http.parse_url(self.needed_secret(right)?.expose_secret())
+            .map_err(|why| BadConfig(format!("{right}: {why}")))
+    }
 }
 
 /// The content of a message as data. No part of it is escaped.
@@ -292,6 +310,18 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(
     right: &str,
 ) -> Result<T, BadConfig> {
     T::deserialize(public).map_err(|error| BadConfig(format!("{error}; use {right}")))
+}
+
+/// Returns the URL of `path` below the address of an API.
+pub(super) fn api_url(http: &HttpClient, api: &str, path: &[&str]) -> Result<Url, BadConfig> {
+    let mut url = http
+        .parse_url(api)
+        .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
+    url.path_segments_mut()
+        .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?
+        .pop_if_empty()
+        .extend(path);
+    Ok(url)
 }
 
 #[cfg(test)]

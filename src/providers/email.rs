@@ -8,7 +8,7 @@
 //! so that two copies can be recognized as one mail, and many mail programs show them as one.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -163,10 +163,6 @@ impl Channel for Email {
         EffectClass::AtLeastOnce
     }
 
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
-    }
-
     fn render(&self, message: &Message) -> Rendered {
         let subject = one_line(&cut(&message.title, SUBJECT_CHARACTERS));
         let mut text = Capped::new(BODY_CHARACTERS);
@@ -244,11 +240,11 @@ fn letter(target: &Target<'_>, written: Written, id: &str) -> Result<Letter, let
 #[cfg(test)]
 mod tests {
     use secrecy::SecretString;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::fault::{Certainty, Fault};
-    use crate::providers::scripted::soon;
+    use crate::providers::scripted::{channel_config, message, soon};
     use crate::providers::scripted_smtp::{Act, ScriptedSmtp};
 
     const KEY: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
@@ -260,33 +256,15 @@ mod tests {
         ))
     }
 
-    fn message(title: &str, lines: &[&str]) -> Message {
-        let lines = lines.iter().map(|&line| line.to_owned()).collect();
-        Message {
-            event: "x".into(),
-            happened_at: None,
-            title: title.into(),
-            lines,
-            details: Value::Null,
-        }
-    }
-
-    fn config(public: Value) -> ChannelConfig {
-        ChannelConfig {
-            public,
-            secret: None,
-            previous_secret: None,
-        }
-    }
-
     async fn deliver(
         message: &Message,
         acts: Vec<(&'static str, Act)>,
     ) -> (Result<Delivered, ChannelFault>, Vec<String>) {
         let script = ScriptedSmtp::start(acts);
         let email = email(&script.url);
-        let config = config(
+        let config = channel_config(
             json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}),
+            None,
         );
         let rendered = email.render(message);
         let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::AtLeastOnce, soon());
@@ -376,10 +354,15 @@ mod tests {
                 "ASCII",
             ),
         ] {
-            let BadConfig(why) = email.check_config(&config(public)).unwrap_err();
+            let BadConfig(why) = email
+                .check_config(&channel_config(public, None))
+                .unwrap_err();
             assert!(why.contains(part), "{why}");
         }
-        let good = config(json!({"from": "A <a@b.example>", "to": ["b@b.example"]}));
+        let good = channel_config(
+            json!({"from": "A <a@b.example>", "to": ["b@b.example"]}),
+            None,
+        );
         assert_eq!(email.check_config(&good), Ok(()));
         let BadConfig(why) = Email::new(None).check_config(&good).unwrap_err();
         assert!(why.contains("DISPATCH_SMTP_URL"), "{why}");

@@ -117,9 +117,9 @@ mod tests {
     use super::*;
     use crate::fault::{Fault, chain};
     use crate::job::EffectClass;
-    use crate::providers::channel::{Channel, ChannelConfig, Delivery, Rendered};
+    use crate::providers::channel::{Channel, Delivery, Rendered};
     use crate::providers::email::Email;
-    use crate::providers::scripted::soon;
+    use crate::providers::scripted::{channel_config, soon};
     use crate::providers::scripted_smtp::{Act, ScriptedSmtp};
     use crate::providers::smtp::SmtpServer;
 
@@ -145,11 +145,7 @@ mod tests {
         ));
         let public =
             json!({"from": "bot@acme.example", "to": [ANN, "Bob <bob@acme.example>", EVE]});
-        let config = ChannelConfig {
-            public,
-            secret: None,
-            previous_secret: None,
-        };
+        let config = channel_config(public, None);
         let rendered = Rendered(json!({"subject": "S", "text": "hello"}).to_string());
         let served: Vec<String> = served.iter().map(|&one| one.to_owned()).collect();
         let first = Delivery::first(&config, &rendered, "key", EffectClass::AtLeastOnce, soon());

@@ -9,11 +9,10 @@
 //! the vendor documents that it creates one message for each `requestId`, which is the effect's key,
 //! but not for how long, nor whether webhooks have it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -82,13 +81,10 @@ impl GoogleChat {
 
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let wrong = || BadConfig(RIGHT_SECRET.to_owned());
-        let secret = config.secret.as_ref().ok_or_else(wrong)?;
-        let url = self
-            .http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
-        Some(url).filter(is_webhook).ok_or_else(wrong)
+        let url = config.secret_address(&self.http, RIGHT_SECRET)?;
+        Some(url)
+            .filter(is_webhook)
+            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))
     }
 
     async fn create(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
@@ -122,10 +118,6 @@ impl Channel for GoogleChat {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {
@@ -324,32 +316,20 @@ mod simulation {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::time::Duration;
 
     use super::*;
     use crate::fault::Fault;
-    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use crate::providers::scripted::{
+        Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
+    };
 
     fn chat() -> GoogleChat {
         GoogleChat::new(client())
     }
 
-    fn message(title: &str, lines: &[&str]) -> Message {
-        Message {
-            event: "x".into(),
-            happened_at: None,
-            title: title.into(),
-            lines: lines.iter().map(|&line| line.to_owned()).collect(),
-            details: Value::Null,
-        }
-    }
-
     fn config(address: &str) -> ChannelConfig {
-        ChannelConfig {
-            public: json!({}),
-            secret: Some(address.to_owned().into()),
-            previous_secret: None,
-        }
+        channel_config(json!({}), Some(address))
     }
 
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {

@@ -1,9 +1,7 @@
 //! Tests that untrusted text is not a link in any chat or mail.
 
-use serde_json::Value;
-
-use super::channel::{CHANNELS, Message, channels};
-use super::scripted::parts;
+use super::channel::{CHANNELS, channels};
+use super::scripted::{message, parts};
 use super::text::LINK_BREAK;
 use super::webhook;
 
@@ -20,18 +18,9 @@ const LINKS: [&str; 7] = [
 
 #[test]
 fn no_channel_for_people_shows_a_link_in_untrusted_text() {
-    let lines = LINKS
-        .iter()
-        .map(|link| format!("Pay at {link} today"))
-        .collect();
+    let lines = LINKS.map(|link| format!("Pay at {link} today"));
     let title = format!("WEB-17 is now assigned to {}", LINKS.join(" "));
-    let message = Message {
-        event: "x".into(),
-        happened_at: None,
-        title,
-        lines,
-        details: Value::Null,
-    };
+    let message = message(&title, &lines.each_ref().map(String::as_str));
     let mut seen = Vec::new();
     for channel in channels(parts()) {
         // A webhook delivers to programs, without changes for people.

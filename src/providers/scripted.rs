@@ -1,15 +1,17 @@
-//! A scripted HTTP server for the tests of this module. It sends the given answers in order, on
-//! loopback, and records the requests. It works on bytes, so it can also lose an answer or stop in
-//! the middle of one.
+//! A scripted HTTP server for the tests of this module, and what these tests send to it. The server
+//! sends the given answers in order, on loopback, and records the requests. It works on bytes, so it
+//! can also lose an answer or stop in the middle of one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::channel::{ChannelConfig, Message};
 use super::http::HttpClient;
 use super::kind::{ApiUrls, ChannelParts};
 
@@ -141,6 +143,26 @@ pub(super) fn parts() -> ChannelParts {
         http: client(),
         urls: ApiUrls::default(),
         smtp: None,
+    }
+}
+
+/// Returns settings of a destination, with no previous secret.
+pub(super) fn channel_config(public: Value, secret: Option<&str>) -> ChannelConfig {
+    ChannelConfig {
+        public,
+        secret: secret.map(SecretString::from),
+        previous_secret: None,
+    }
+}
+
+/// Returns a message of which only the text matters.
+pub(super) fn message(title: &str, lines: &[&str]) -> Message {
+    Message {
+        event: "x".into(),
+        happened_at: None,
+        title: title.into(),
+        lines: lines.iter().map(|&line| line.to_owned()).collect(),
+        details: Value::Null,
     }
 }
 

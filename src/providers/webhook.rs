@@ -7,7 +7,6 @@
 //! key; otherwise at-least-once.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use data_encoding::BASE64;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -125,10 +124,7 @@ impl Webhook {
             .http
             .parse_url(&settings.url)
             .map_err(|why| BadConfig(format!("`url` is invalid: {why}")))?;
-        let present = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let present = config.needed_secret(RIGHT_SECRET)?;
         let keys = std::iter::once(present)
             .chain(&config.previous_secret)
             .map(signing_key)
@@ -178,10 +174,6 @@ impl Channel for Webhook {
             }) => EffectClass::Keyed,
             _ => EffectClass::AtLeastOnce,
         }
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

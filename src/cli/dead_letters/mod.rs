@@ -79,13 +79,7 @@ impl List {
         let rows = store
             .dead_letters(self.all, self.before, self.limit)
             .await?;
-        output.answer(&rows, || {
-            if rows.is_empty() {
-                String::new()
-            } else {
-                table(output, &rows)
-            }
-        })?;
+        output.rows(&rows, table)?;
         match rows.last() {
             None => say("no dead letters"),
             Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => {

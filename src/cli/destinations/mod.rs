@@ -14,7 +14,7 @@ use super::consent::{Consent, operator};
 use super::output::{Output, or_dash, plain, rendered, say, when};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::operations::{self, Registered};
+use crate::operations;
 use crate::pipelines::connection_tests::Sent;
 use crate::tracker::DestinationRow;
 
@@ -106,13 +106,7 @@ impl List {
         let rows = tracker
             .destination_rows(self.organization.as_deref())
             .await?;
-        output.answer(&rows, || {
-            if rows.is_empty() {
-                String::new()
-            } else {
-                table(output, &rows)
-            }
-        })?;
+        output.rows(&rows, table)?;
         if rows.is_empty() {
             say("no destinations");
         }
@@ -130,7 +124,8 @@ impl Switch {
             .to(&format!("{verb} destination {name} of {organization}?"))?;
         let actor = self.consent.actor();
         let changed = operations::switch_destination(&store, &actor, organization, name, disabled);
-        print_result(output, &changed.await?)
+        output.changed(&changed.await?, table)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -152,19 +147,6 @@ impl Test {
         })?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn print_result(output: Output, changed: &Registered<DestinationRow>) -> anyhow::Result<ExitCode> {
-    let Registered { row, released } = changed;
-    let is_changed = row.before.as_ref() != Some(&row.after);
-    let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output.answer(&value, || {
-        format!(
-            "{}\n\njobs released: {released}",
-            table(output, std::slice::from_ref(&row.after))
-        )
-    })?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn table(output: Output, rows: &[DestinationRow]) -> String {

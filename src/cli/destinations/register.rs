@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::print_result;
+use super::table;
 use crate::app;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
@@ -76,7 +76,8 @@ impl Register {
         ))?;
         let actor = self.consent.actor();
         let changed = operations::register_destination(&store, &keyring, &actor, &checked);
-        print_result(output, &changed.await?)
+        output.changed(&changed.await?, table)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -15,7 +15,7 @@ use super::consent::Consent;
 use super::output::{Output, or_dash, plain, rendered, say};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::operations::{self, Registered};
+use crate::operations;
 use crate::pipelines::connection_tests::try_account;
 use crate::tracker::InstallationRow;
 
@@ -109,13 +109,7 @@ impl List {
         let rows = tracker
             .installation_rows(self.organization.as_deref())
             .await?;
-        output.answer(&rows, || {
-            if rows.is_empty() {
-                String::new()
-            } else {
-                table(output, &rows)
-            }
-        })?;
+        output.rows(&rows, table)?;
         if rows.is_empty() {
             say("no accounts");
         }
@@ -137,7 +131,8 @@ impl Switch {
         let actor = self.consent.actor();
         let changed =
             operations::switch_integration(&store, &actor, organization, account_id, disabled);
-        print_result(output, &changed.await?)
+        output.changed(&changed.await?, table)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -192,19 +187,6 @@ impl Test {
             ExitCode::FAILURE
         })
     }
-}
-
-fn print_result(output: Output, changed: &Registered<InstallationRow>) -> anyhow::Result<ExitCode> {
-    let Registered { row, released } = changed;
-    let is_changed = row.before.as_ref() != Some(&row.after);
-    let value = json!({"changed": is_changed, "now": row.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output.answer(&value, || {
-        format!(
-            "{}\n\njobs released: {released}",
-            table(output, std::slice::from_ref(&row.after))
-        )
-    })?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn table(output: Output, rows: &[InstallationRow]) -> String {

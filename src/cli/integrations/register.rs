@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::print_result;
+use super::table;
 use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
@@ -64,6 +64,7 @@ impl Register {
         };
         let actor = self.consent.actor();
         let changed = operations::register_integration(&store, &actor, &settings);
-        print_result(output, &changed.await?)
+        output.changed(&changed.await?, table)?;
+        Ok(ExitCode::SUCCESS)
     }
 }

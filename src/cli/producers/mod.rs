@@ -58,13 +58,7 @@ impl Producers {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let producers = connect::store(&self.links).await?.producers().await?;
-        output.answer(&producers, || {
-            if producers.is_empty() {
-                String::new()
-            } else {
-                table(output, &producers)
-            }
-        })?;
+        output.rows(&producers, table)?;
         if producers.is_empty() {
             say("no producers; use `dispatch producers register` to add one");
         }

@@ -25,7 +25,7 @@ use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
 use crate::providers::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
-    Rendered, decode,
+    Rendered, api_url, decode,
 };
 use crate::providers::http::{HttpClient, HttpRequest, HttpResponse};
 use crate::providers::http_fault::{Provider, provider};
@@ -99,19 +99,11 @@ impl DiscordInteraction {
                 "the interaction's token must be the one that Discord gave".to_owned(),
             ));
         }
-        let mut url = self
-            .http
-            .parse_url(&self.api)
-            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url
-            .path_segments_mut()
-            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
-        path.pop_if_empty()
-            .extend(["webhooks", &settings.application_id, token]);
+        let mut path = vec!["webhooks", &settings.application_id, token];
         if let Some(message) = message {
             path.extend(["messages", message]);
         }
-        drop(path);
+        let url = api_url(&self.http, &self.api, &path)?;
         Ok((url, message.is_some()))
     }
 
@@ -162,10 +154,6 @@ impl Channel for DiscordInteraction {
         }
     }
 
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
-    }
-
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
     }
@@ -208,7 +196,9 @@ mod tests {
 
     use super::*;
     use crate::fault::Fault;
-    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use crate::providers::scripted::{
+        Reply, Scripted, channel_config, client, json as ok, reply, soon,
+    };
 
     const TOKEN: &str = "aW50ZXJhY3Rpb246canary";
 
@@ -217,11 +207,7 @@ mod tests {
     }
 
     fn config(public: Value) -> ChannelConfig {
-        ChannelConfig {
-            public,
-            secret: Some(TOKEN.into()),
-            previous_secret: None,
-        }
+        channel_config(public, Some(TOKEN))
     }
 
     async fn deliver(
@@ -334,11 +320,7 @@ mod tests {
             (json!({"application_id": "99"}), "canary/messages"),
             (json!({"application_id": "99"}), ""),
         ] {
-            let config = ChannelConfig {
-                public,
-                secret: Some(token.into()),
-                previous_secret: None,
-            };
+            let config = channel_config(public, Some(token));
             let BadConfig(why) = interaction.check_config(&config).unwrap_err();
             assert!(!why.contains("canary"), "{why}");
         }

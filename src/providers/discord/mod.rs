@@ -30,7 +30,8 @@ use sha2::{Digest, Sha256};
 
 use self::words::{UNKNOWN_MESSAGE, code, refusal};
 use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered,
+    api_url, decode,
 };
 use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{Patience, Provider, nonzero_wait, provider, retry_after};
@@ -127,19 +128,8 @@ impl Discord {
             ));
         }
         let base = settings.api_base.as_deref().unwrap_or(&self.api);
-        let mut url = self
-            .http
-            .parse_url(base)
-            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url
-            .path_segments_mut()
-            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
-        path.pop_if_empty().extend(["channels", id, "messages"]);
-        drop(path);
-        let token = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
+        let url = api_url(&self.http, base, &["channels", id, "messages"])?;
+        let token = config.needed_secret("the bot's token must be given as the secret")?;
         Ok((url, token))
     }
 

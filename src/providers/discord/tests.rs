@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
-use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+use crate::providers::scripted::{
+    Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
+};
 
 const KEY: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
 
@@ -13,23 +15,8 @@ fn discord() -> Discord {
     Discord::new(client(), "https://discord.com/api/v10")
 }
 
-fn message(title: &str, lines: &[&str]) -> Message {
-    let lines = lines.iter().map(|&line| line.to_owned()).collect();
-    Message {
-        event: "x".into(),
-        happened_at: None,
-        title: title.into(),
-        lines,
-        details: Value::Null,
-    }
-}
-
 fn config(public: Value) -> ChannelConfig {
-    ChannelConfig {
-        public,
-        secret: Some("canary-bot".into()),
-        previous_secret: None,
-    }
+    channel_config(public, Some("canary-bot"))
 }
 
 async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {

@@ -6,12 +6,9 @@
 //!
 //! The whole address is the secret. At-least-once: a webhook has no nonce.
 
-use std::time::Duration;
-
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::header::{HeaderValue, USER_AGENT};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -65,14 +62,7 @@ impl DiscordWebhook {
     /// Returns the URL that creates messages and answers with the created message.
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let secret = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        let url = self
-            .http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
+        let url = config.secret_address(&self.http, RIGHT_SECRET)?;
         let mut url = Some(url)
             .filter(is_webhook)
             .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
@@ -113,10 +103,6 @@ impl Channel for DiscordWebhook {
         EffectClass::AtLeastOnce
     }
 
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
-    }
-
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
     }
@@ -146,30 +132,22 @@ fn is_webhook(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::time::Duration;
 
     use super::*;
     use crate::fault::{Certainty, Class, Fault};
-    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use crate::providers::scripted::{
+        Reply, Scripted, channel_config, client, json as ok, reply, soon,
+    };
 
     fn webhook() -> DiscordWebhook {
         DiscordWebhook::new(client())
     }
 
-    fn config(public: Value, url: &str) -> ChannelConfig {
-        ChannelConfig {
-            public,
-            secret: Some(url.to_owned().into()),
-            previous_secret: None,
-        }
-    }
-
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
         let server = Scripted::start(vec![answer]);
-        let config = config(
-            json!({}),
-            &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url),
-        );
+        let address = format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url);
+        let config = channel_config(json!({}), Some(&address));
         let rendered = Rendered("**Hello**".to_owned());
         let delivery = Delivery::first(&config, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let result = webhook().deliver(delivery).await;
@@ -240,7 +218,8 @@ mod tests {
             "https://discord.com/api/webhooks/42/t-o_k",
             "https://discord.com/api/v10/webhooks/42/x?thread_id=7",
         ] {
-            assert_eq!(webhook().check_config(&config(json!({}), good)), Ok(()));
+            let config = channel_config(json!({}), Some(good));
+            assert_eq!(webhook().check_config(&config), Ok(()));
         }
         for (public, bad) in [
             (json!({}), "https://discord.com/api/webhooks/42/"),
@@ -255,17 +234,14 @@ mod tests {
                 "https://discord.com/api/webhooks/42/canary",
             ),
         ] {
-            let BadConfig(why) = webhook().check_config(&config(public, bad)).unwrap_err();
+            let config = channel_config(public, Some(bad));
+            let BadConfig(why) = webhook().check_config(&config).unwrap_err();
             assert!(
                 why.contains("the secret") && !why.contains("canary"),
                 "{why}"
             );
         }
-        let without = ChannelConfig {
-            public: json!({}),
-            secret: None,
-            previous_secret: None,
-        };
+        let without = channel_config(json!({}), None);
         assert!(webhook().check_config(&without).is_err());
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 mod words;
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
@@ -25,7 +25,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{
-    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered,
+    api_url, decode,
 };
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider, retry_after};
@@ -115,19 +116,8 @@ impl Slack {
                 "`channel` must be a Slack id such as C0123456789, not a name".to_owned(),
             ));
         }
-        let mut url = self
-            .http
-            .parse_url(&self.api)
-            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url
-            .path_segments_mut()
-            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
-        path.pop_if_empty().push("chat.postMessage");
-        drop(path);
-        let token = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
+        let url = api_url(&self.http, &self.api, &["chat.postMessage"])?;
+        let token = config.needed_secret("the bot's token must be given as the secret")?;
         Ok((url, channel, token))
     }
 
@@ -184,10 +174,6 @@ impl Channel for Slack {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

@@ -1,33 +1,22 @@
 //! Tests of the channel of Slack, against a scripted server.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
-use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+use crate::providers::scripted::{
+    Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
+};
 
 fn slack(api: &str) -> Slack {
     Slack::new(client(), api)
 }
 
-fn message(title: &str, lines: &[&str]) -> Message {
-    let lines = lines.iter().map(|&line| line.to_owned()).collect();
-    Message {
-        event: "x".into(),
-        happened_at: None,
-        title: title.into(),
-        lines,
-        details: Value::Null,
-    }
-}
-
 fn config(public: Value) -> ChannelConfig {
-    ChannelConfig {
-        public,
-        secret: Some("canary-slack".into()),
-        previous_secret: None,
-    }
+    channel_config(public, Some("canary-slack"))
 }
 
 async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {

@@ -18,11 +18,8 @@ mod simulator;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -102,13 +99,7 @@ impl Teams {
 
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let secret = config
-            .secret
-            .as_ref()
-            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        self.http
-            .parse_url(secret.expose_secret())
-            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))
+        config.secret_address(&self.http, RIGHT_SECRET)
     }
 
     /// Returns the address for registration, which must not be known as retired.
@@ -151,10 +142,6 @@ impl Channel for Teams {
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
         EffectClass::AtLeastOnce
-    }
-
-    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
-        None
     }
 
     fn render(&self, message: &Message) -> Rendered {

@@ -1,32 +1,19 @@
 //! Tests of the channel of Microsoft Teams, against a scripted server.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
-use crate::providers::scripted::{Reply, Scripted, client, reply, soon};
+use crate::providers::scripted::{Reply, Scripted, channel_config, client, message, reply, soon};
 
 fn teams() -> Teams {
     Teams::new(client())
 }
 
-fn message(title: &str, lines: &[&str]) -> Message {
-    let lines = lines.iter().map(|&line| line.to_owned()).collect();
-    Message {
-        event: "x".into(),
-        happened_at: None,
-        title: title.into(),
-        lines,
-        details: Value::Null,
-    }
-}
-
 fn config(url: &str) -> ChannelConfig {
-    ChannelConfig {
-        public: json!({}),
-        secret: Some(url.to_owned().into()),
-        previous_secret: None,
-    }
+    channel_config(json!({}), Some(url))
 }
 
 fn texts(rendered: &Rendered) -> Vec<String> {
@@ -285,11 +272,7 @@ fn the_fault_of_bad_settings_states_what_is_expected_and_not_the_address() {
             Some("https://example.com/?sig=canary"),
         ),
     ] {
-        let config = ChannelConfig {
-            public,
-            secret: secret.map(|text| text.to_owned().into()),
-            previous_secret: None,
-        };
+        let config = channel_config(public, secret);
         let BadConfig(why) = teams().check_config(&config).unwrap_err();
         assert!(why.contains("secret") && !why.contains("canary"), "{why}");
     }

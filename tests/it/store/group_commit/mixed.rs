@@ -56,16 +56,10 @@ impl Mixed {
         {
             assert!(matches!(answer, Ok(Intaken::Accepted(_))), "{answer:?}");
         }
-        let running = bench
-            .together(running.iter().map(|job| bench.writer.intake(job)))
-            .await
-            .into_iter()
-            .map(ours)
-            .collect();
         Self {
             new: jobs("new"),
             ready: ready.iter().map(|job| job.id).collect(),
-            running,
+            running: bench.all_in_hand(&running).await,
         }
     }
 
@@ -212,12 +206,7 @@ fn skipping(stage: &'static str, keep: bool, skipped: Skipped) -> Commit<()> {
 async fn skipped_items_are_stored_by_kind_whether_their_commit_is_grouped_or_alone() {
     let bench = Bench::new().await;
     let jobs = [bench.job("one"), bench.job("two")];
-    let claims: Vec<Claim> = bench
-        .together(jobs.iter().map(|job| bench.writer.intake(job)))
-        .await
-        .into_iter()
-        .map(ours)
-        .collect();
+    let claims = bench.all_in_hand(&jobs).await;
     // Both in one group: the skipped items of one job do not appear in the other.
     let commits = [
         skipping("first", true, left("events", "duplicate")),

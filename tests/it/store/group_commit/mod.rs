@@ -112,6 +112,12 @@ impl Bench {
         ours(self.at_once(self.writer.intake(&job)).await)
     }
 
+    /// Inserts new jobs in one group and returns their claims.
+    pub(crate) async fn all_in_hand(&self, jobs: &[Arc<NewJob>]) -> Vec<Claim> {
+        let answers = self.together(jobs.iter().map(|job| self.writer.intake(job)));
+        answers.await.into_iter().map(ours).collect()
+    }
+
     /// Claims a due job.
     pub(crate) async fn claim(&self, job: JobId) -> Claim {
         match self.at_once(self.writer.claim(self.replica, job)).await {

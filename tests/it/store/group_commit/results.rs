@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dispatch_worker::engine::Next;
 use dispatch_worker::job::{JobId, JobState};
-use dispatch_worker::store::{Claim, Claimed, CommitError, Intaken, NewJob, NotClaimed, WRITERS};
+use dispatch_worker::store::{Claimed, CommitError, Intaken, NewJob, NotClaimed, WRITERS};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, first_done, ours, run, stage_done};
@@ -56,10 +56,7 @@ async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
 async fn concurrent_calls_are_written_in_one_transaction() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..50).map(|n| bench.job(&format!("{n}"))).collect();
-    let answers = bench
-        .together(jobs.iter().map(|job| bench.writer.intake(job)))
-        .await;
-    let claims: Vec<Claim> = answers.into_iter().map(ours).collect();
+    let claims = bench.all_in_hand(&jobs).await;
     assert_eq!(
         bench
             .database
@@ -120,12 +117,7 @@ async fn the_same_key_twice_in_one_group_is_one_job_and_another_payload_is_a_con
 async fn each_caller_receives_its_own_result() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..3).map(|n| bench.job(&format!("{n}"))).collect();
-    let claims: Vec<Claim> = bench
-        .together(jobs.iter().map(|job| bench.writer.intake(job)))
-        .await
-        .into_iter()
-        .map(ours)
-        .collect();
+    let claims = bench.all_in_hand(&jobs).await;
     // Another owner has raised the second job's epoch.
     let second = claims[1].job.id;
     bench
@@ -174,10 +166,8 @@ async fn each_caller_receives_its_own_result() {
         .announced(three.announcements.iter().map(|one| one.id).collect());
     let unknown = JobId::fresh();
     let claimed = bench
-        .together([bench.writer.claim(bench.replica, unknown)].into_iter())
-        .await
-        .pop()
-        .expect("an answer");
+        .at_once(bench.writer.claim(bench.replica, unknown))
+        .await;
     assert!(
         matches!(claimed, Ok(Claimed::Not(NotClaimed::NoRow))),
         "{claimed:?}"
@@ -195,12 +185,7 @@ async fn each_caller_receives_its_own_result() {
 async fn a_claim_loads_the_checkpoints_and_a_refused_claim_returns_the_reason() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..2).map(|n| bench.job(&format!("{n}"))).collect();
-    let claims: Vec<Claim> = bench
-        .together(jobs.iter().map(|job| bench.writer.intake(job)))
-        .await
-        .into_iter()
-        .map(ours)
-        .collect();
+    let claims = bench.all_in_hand(&jobs).await;
     let commit = first_done();
     drop(
         bench
@@ -212,12 +197,7 @@ async fn a_claim_loads_the_checkpoints_and_a_refused_claim_returns_the_reason() 
             .await,
     );
     let first = claims[0].job.id;
-    bench
-        .database
-        .rows(&format!(
-            "UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'"
-        ))
-        .await;
+    made_ready(&bench, first).await;
     let wanted = [first, claims[1].job.id];
     let [one, two] = bench
         .together(
@@ -253,34 +233,27 @@ async fn a_replica_with_an_expired_lease_claims_nothing(bench: &Bench, job: JobI
         .database
         .rows("UPDATE replicas SET alive_until = now() - interval '1 second'")
         .await;
-    bench
-        .database
-        .rows(&format!(
-            "UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{job}'"
-        ))
-        .await;
-    let late = bench
-        .together([bench.writer.claim(bench.replica, job)].into_iter())
-        .await
-        .pop()
-        .expect("an answer");
+    made_ready(bench, job).await;
+    let late = bench.at_once(bench.writer.claim(bench.replica, job)).await;
     assert!(
         matches!(late, Ok(Claimed::Not(NotClaimed::LeaseLost))),
         "{late:?}"
     );
 }
 
+async fn made_ready(bench: &Bench, job: JobId) {
+    bench
+        .database
+        .rows(&format!(
+            "UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{job}'"
+        ))
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_prepared_on_an_empty_table_uses_the_index_when_the_table_is_full() {
     let bench = Bench::new().await;
-    let prepared = bench.job("on an empty table");
-    let claim = ours(
-        bench
-            .together([bench.writer.intake(&prepared)].into_iter())
-            .await
-            .pop()
-            .expect("an answer"),
-    );
+    let claim = bench.in_hand("on an empty table").await;
     let commit = first_done();
     let end = CancellationToken::new();
     let work = async {
