@@ -5,6 +5,7 @@ mod assembly;
 mod incarnation;
 mod lanes;
 mod schema;
+mod spans;
 mod tasks;
 
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use assembly::{Assembled, assemble};
 pub use assembly::{check_providers, keyring, services};
 use incarnation::Process;
 use schema::wait_for_schema;
+#[cfg(feature = "otlp")]
+pub use spans::collector;
 use tasks::Tasks;
 
 /// The product's part of the engine's transactions.
@@ -70,13 +73,14 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     arm_crash_point(&settings)?;
     require_loopback(&settings)?;
     let (started, tasks) = (Instant::now(), Tasks::new());
+    let spans = spans::start_export(&links, &settings, &tasks)?;
     let Assembled {
         context,
         holds,
         publishers,
         announcing,
         due_announcements,
-    } = assemble(&links, &settings, Arc::clone(&tasks.spawn))?;
+    } = assemble(&links, &settings, Arc::clone(&tasks.spawn), spans)?;
     let duties = Arc::new(Duties::default());
     let readiness = Arc::new(WorkerReadiness::new(
         context.store().clone(),
