@@ -4,4 +4,5 @@ mod architecture;
 mod browser;
 pub(crate) mod documents;
 mod log_fields;
+mod shell;
 mod stage_contract;

@@ -12,6 +12,7 @@ use crate::support::{TestWorld, WORKER, acme};
 /// Commands that change no row of the database, or whose record is the worker's own rows.
 const NOT_AUDITED: &[&str] = &[
     "dispatch check",
+    "dispatch completions",
     "dispatch dead-letters list",
     "dispatch demo",
     "dispatch destinations list",
@@ -24,6 +25,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch jobs list",
     "dispatch jobs show",
     "dispatch keys list",
+    "dispatch man",
     "dispatch pipelines",
     "dispatch reference",
     "dispatch producers list",
