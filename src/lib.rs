@@ -51,7 +51,7 @@
 //! - [`cli`]: one file per command; the only module that prints
 //! - [`ops`], with the checks behind `/readyz` in `readiness`: health and metrics over HTTP
 //! - [`config`]: settings; the only module that reads the environment
-//! - [`telemetry`]: logs, and metrics by name
+//! - [`telemetry`]: logs, and metrics by name; `otlp` (a feature): spans, to a collector
 //! - `devkit` (a feature, left out of images): private servers, the provider simulator with its
 //!   witness log, the demo
 
@@ -73,6 +73,8 @@ pub mod maintenance;
 pub mod message;
 pub mod operations;
 pub mod ops;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pg_error;
 pub mod pipelines;
 pub mod providers;

@@ -79,6 +79,11 @@ pub mod names {
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
     /// Counter, `provider`: holds placed.
     pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
+    /// Counter: spans that the collector of `DISPATCH_OTLP_ENDPOINT` has accepted.
+    pub const EXPORTED_SPANS: &str = "dispatch_otlp_spans_total";
+    /// Counter, `why` (`queue_full`, `unavailable`, `rejected`, `shutdown`): spans that the
+    /// collector did not get.
+    pub const DROPPED_SPANS: &str = "dispatch_otlp_dropped_spans_total";
 }
 
 /// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a
@@ -307,6 +312,14 @@ fn describe_process() {
         "Destinations whose circuit breaker is not closed, by provider"
     );
     describe_counter!(names::HOLDS_PLACED, "Holds placed, by provider");
+    describe_counter!(
+        names::EXPORTED_SPANS,
+        "Spans that the OpenTelemetry collector has accepted"
+    );
+    describe_counter!(
+        names::DROPPED_SPANS,
+        "Spans that the OpenTelemetry collector did not get, by reason"
+    );
 }
 
 #[cfg(test)]

@@ -281,6 +281,7 @@ impl Bench {
             admission: Arc::new(Admission::new(true)),
             running: Arc::default(),
             stamps: Arc::default(),
+            spans: dispatch_worker::trace::Spans::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::providers::governor::{Governor, Holds, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::secrets::Keyring;
 use crate::store::{self, Store, Writer};
+use crate::trace::Spans;
 use crate::tracker::{SealedTracker, Tracker};
 use crate::worker::{self, Admission, Announcing, DueAnnouncements, WorkerContext, announcer};
 
@@ -35,6 +36,7 @@ pub(super) fn assemble(
     links: &Links,
     settings: &WorkerSettings,
     spawn: Spawn,
+    spans: Spans,
 ) -> anyhow::Result<Assembled> {
     let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
@@ -93,6 +95,7 @@ pub(super) fn assemble(
         admission,
         running,
         stamps,
+        spans,
     };
     Ok(Assembled {
         context,

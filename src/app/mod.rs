@@ -6,6 +6,7 @@ mod console;
 mod incarnation;
 mod lanes;
 mod schema;
+mod spans;
 mod tasks;
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub use assembly::{check_providers, keyring, services};
 pub use console::run_console;
 use incarnation::Process;
 use schema::wait_for_schema;
+#[cfg(feature = "otlp")]
+pub use spans::collector;
 use tasks::Tasks;
 
 /// The product's part of the engine's transactions.
@@ -72,13 +75,14 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     arm_crash_point(&settings)?;
     require_loopback(&settings)?;
     let (started, tasks) = (Instant::now(), Tasks::new());
+    let spans = spans::start_export(&links, &settings, &tasks)?;
     let Assembled {
         context,
         holds,
         publishers,
         announcing,
         due_announcements,
-    } = assemble(&links, &settings, Arc::clone(&tasks.spawn))?;
+    } = assemble(&links, &settings, Arc::clone(&tasks.spawn), spans)?;
     let duties = Arc::new(Duties::default());
     let readiness = Arc::new(WorkerReadiness::new(
         context.store().clone(),

@@ -4,6 +4,7 @@
 //! **Invariant:** only `cli` prints.
 
 mod check;
+mod completions;
 mod connect;
 mod consent;
 mod console;
@@ -19,6 +20,7 @@ mod identities;
 mod integrations;
 mod jobs;
 mod keys;
+mod man;
 mod migrate;
 mod output;
 mod pipelines;
@@ -105,6 +107,8 @@ enum Other {
     /// Print the table of settings as Markdown
     Settings,
     Reference(reference::Reference),
+    Completions(completions::Completions),
+    Man(man::Manual),
     #[cfg(feature = "devkit")]
     Demo(demo::Demo),
     #[cfg(feature = "devkit")]
@@ -166,7 +170,9 @@ impl Other {
             | Self::Schema(_)
             | Self::Pipelines
             | Self::Settings
-            | Self::Reference(_) => false,
+            | Self::Reference(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
             #[cfg(feature = "devkit")]
             Self::Simulator(_) => false,
             _ => true,
@@ -196,6 +202,8 @@ impl Other {
             Self::Pipelines => pipelines::run(output),
             Self::Settings => settings::run(&Cli::command(), output),
             Self::Reference(reference) => reference.run(Cli::command(), output),
+            Self::Completions(completions) => completions.run(Cli::command(), output),
+            Self::Man(man) => man.run(Cli::command(), output),
             #[cfg(feature = "devkit")]
             Self::Demo(demo) => demo.run(output).await,
             #[cfg(feature = "devkit")]
@@ -240,6 +248,8 @@ mod tests {
             "ENTRA_CLIENT_SECRET",
             "KEYRING",
             "SMTP_URL",
+            #[cfg(feature = "otlp")]
+            "OTLP_HEADERS",
         ];
         let expected = names.map(|name| format!("DISPATCH_{name}_FILE"));
         assert!(

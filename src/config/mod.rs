@@ -2,6 +2,8 @@
 
 mod api_urls;
 mod environment;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod quotas;
 mod secret_files;
 
@@ -23,6 +25,8 @@ pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed,
     test_servers, user,
 };
+#[cfg(feature = "otlp")]
+pub use otlp::OtlpSettings;
 pub use quotas::QuotaSettings;
 pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
 
@@ -45,8 +49,8 @@ pub struct Links {
     /// PEM file with the certificate authorities trusted for RabbitMQ, instead of the system's
     #[arg(long, env = "DISPATCH_AMQP_CA", value_name = "FILE")]
     pub amqp_ca: Option<PathBuf>,
-    /// Allow plaintext connections to Postgres and RabbitMQ on other machines if the URL requests
-    /// them. Only for a private network
+    /// Allow plaintext connections to Postgres, RabbitMQ and the OpenTelemetry collector on other
+    /// machines if the URL requests them. Only for a private network
     #[arg(long, env = "DISPATCH_ALLOW_PLAINTEXT_LINKS", action = clap::ArgAction::SetTrue)]
     pub allow_plaintext_links: bool,
     /// Allow the published password and key of docker-compose.yml for servers with names without a
@@ -186,6 +190,10 @@ pub struct WorkerSettings {
     /// Providers.
     #[command(flatten)]
     pub providers: ProviderLinks,
+    /// The export of traces.
+    #[cfg(feature = "otlp")]
+    #[command(flatten)]
+    pub otlp: OtlpSettings,
     /// Tests only: abort the n-th time that the crash point `stage:point[:n]` is reached
     #[cfg(feature = "devkit")]
     #[arg(

@@ -1,4 +1,4 @@
-//! Finds the programs of Postgres and RabbitMQ, and installs missing ones on Debian and its
+//! Finds the programs of Postgres, RabbitMQ and Chromium, and installs missing ones on Debian and its
 //! derivatives as root.
 
 use std::fs::{File, OpenOptions};
@@ -16,13 +16,18 @@ const LOG: &str = "/run/dispatch-install.log";
 /// Debian creates a cluster `main` with every new Postgres, unless this file says otherwise.
 const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
 
-/// The required servers.
+/// The packages that start a service of the same name.
+const SERVICES: [&str; 2] = ["postgresql", "rabbitmq-server"];
+
+/// The required programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Postgres 13 or later.
     pub postgres: bool,
     /// RabbitMQ with Erlang.
     pub rabbitmq: bool,
+    /// Chromium with its driver.
+    pub chromium: bool,
 }
 
 /// The paths of the programs; `None` for programs that are not on this machine.
@@ -34,6 +39,10 @@ pub struct Programs {
     pub rabbitmq_sbin: Option<PathBuf>,
     /// Erlang's port mapper, `epmd`.
     pub epmd: Option<PathBuf>,
+    /// Chromium.
+    pub chromium: Option<PathBuf>,
+    /// Chromium's WebDriver server, `chromedriver`.
+    pub chromedriver: Option<PathBuf>,
 }
 
 impl Programs {
@@ -60,6 +69,8 @@ impl Programs {
             )
             .map(|(_, sbin)| sbin),
             epmd: on_path("erl").and(on_path("epmd")),
+            chromium: on_path("chromium"),
+            chromedriver: on_path("chromedriver"),
         }
     }
 
@@ -72,6 +83,12 @@ impl Programs {
         }
         if wanted.rabbitmq && (self.rabbitmq_sbin.is_none() || self.epmd.is_none()) {
             packages.push("rabbitmq-server");
+        }
+        if wanted.chromium && self.chromium.is_none() {
+            packages.push("chromium");
+        }
+        if wanted.chromium && self.chromedriver.is_none() {
+            packages.push("chromium-driver");
         }
         packages
     }
@@ -139,17 +156,20 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     apt(&arguments, log)?;
-    if Path::new("/run/systemd/system").exists() {
+    let services: Vec<&&str> = packages
+        .iter()
+        .filter(|package| SERVICES.contains(package))
+        .collect();
+    if !services.is_empty() && Path::new("/run/systemd/system").exists() {
         // Under systemd the run level below has no effect. The services are as new as their
         // packages, so nothing uses them.
         let mut systemctl = Command::new("systemctl");
-        let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?
+        let done = logged(systemctl.args(["disable", "--now"]).args(&services), log)?
             .status()
             .context("cannot run systemctl")?;
         if !done.success() {
             bail!(
-                "systemctl disable --now {} failed ({done}); its log ends with:\n{}",
-                packages.join(" "),
+                "systemctl disable --now failed ({done}); its log ends with:\n{}",
                 log_tail(Path::new(LOG))
             );
         }
@@ -249,18 +269,22 @@ mod tests {
             postgres_bin: None,
             rabbitmq_sbin: Some("/sbin".into()),
             epmd: None,
+            chromium: None,
+            chromedriver: Some("/bin/chromedriver".into()),
         };
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
-                rabbitmq: true
+                rabbitmq: true,
+                chromium: true,
             }),
-            ["postgresql", "rabbitmq-server"]
+            ["postgresql", "rabbitmq-server", "chromium"]
         );
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
-                rabbitmq: false
+                rabbitmq: false,
+                chromium: false,
             }),
             ["postgresql"]
         );
@@ -271,7 +295,8 @@ mod tests {
         assert!(
             epmd.missing(Wanted {
                 postgres: false,
-                rabbitmq: true
+                rabbitmq: true,
+                chromium: false,
             })
             .is_empty()
         );

@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use super::address::{self, Resolver};
+use super::call_span::{span_of, trace_headers};
 use super::http_fault::{HttpFault, HttpFaultKind, Patience, Provider, retry_after};
-use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
+use crate::fault::Fault as _;
+use crate::trace::{in_span, note};
 
 /// The limit for the body of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
@@ -281,6 +283,19 @@ impl HttpClient {
     /// # Errors
     /// Every [`HttpFaultKind`] but `Status` and `Malformed`.
     pub async fn send(&self, call: HttpRequest) -> Result<HttpResponse, HttpFault> {
+        let (provider, method) = (call.provider, call.method.clone());
+        in_span(move || span_of(provider, &method), async {
+            let answer = self.send_request(call).await;
+            match &answer {
+                Ok(answer) => note("http.response.status_code", i64::from(answer.status)),
+                Err(fault) => note("error.type", fault.code()),
+            }
+            answer
+        })
+        .await
+    }
+
+    async fn send_request(&self, call: HttpRequest) -> Result<HttpResponse, HttpFault> {
         let HttpRequest {
             provider,
             method,
@@ -378,24 +393,6 @@ impl HttpResponse {
             kind,
         }
     }
-}
-
-/// Returns the W3C Trace Context of the job that makes the call, with a span of its own.
-fn trace_headers() -> HeaderMap {
-    let Some(trace) = Trace::child_of_current() else {
-        return HeaderMap::new();
-    };
-    let named = [
-        (TRACEPARENT, Some(trace.to_string())),
-        (TRACESTATE, trace.state().map(str::to_owned)),
-    ];
-    let header = |(name, value): (&'static str, Option<String>)| {
-        Some((
-            HeaderName::from_static(name),
-            HeaderValue::try_from(value?).ok()?,
-        ))
-    };
-    named.into_iter().filter_map(header).collect()
 }
 
 /// Returns the output of `future`, or `None` once `deadline` has passed. The clock is read before

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod azure_devops;
+mod call_span;
 pub mod channel;
 #[cfg(feature = "devkit")]
 pub mod contract;

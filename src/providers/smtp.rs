@@ -29,6 +29,7 @@ use super::scrub::scrub;
 use super::starttls::{self, Unasked};
 use super::text::cut;
 use crate::fault::{Certainty, Class};
+use crate::trace::{NewSpan, SpanKind, in_span};
 
 pub(super) static EMAIL: Provider = provider!("email", "e-mail server", 10 calls in 1 s);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -207,6 +208,24 @@ impl SmtpServer {
     /// # Errors
     /// [`Refusal`], whose certainty states whether the server may have accepted the mail.
     pub(super) async fn send(
+        &self,
+        mailing: Mailing<'_>,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<Recipients, Refusal> {
+        let span = || NewSpan {
+            name: "SMTP email".into(),
+            kind: SpanKind::Client,
+            attributes: vec![("provider", EMAIL.name.into())],
+        };
+        in_span(
+            span,
+            Box::pin(self.send_mail(mailing, credentials, deadline)),
+        )
+        .await
+    }
+
+    async fn send_mail(
         &self,
         mailing: Mailing<'_>,
         credentials: Option<&Credentials>,

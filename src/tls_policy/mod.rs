@@ -53,6 +53,13 @@ pub static RABBITMQ: Service = Service {
     encrypted: "amqps:// in the URL",
     warned: Once::new(),
 };
+/// The OpenTelemetry collector.
+pub static COLLECTOR: Service = Service {
+    name: "the OpenTelemetry collector",
+    ca_setting: "DISPATCH_OTLP_CA",
+    encrypted: "https:// in DISPATCH_OTLP_ENDPOINT",
+    warned: Once::new(),
+};
 
 /// The peer of a link, as its URL states it.
 #[derive(Debug, Clone, Copy)]

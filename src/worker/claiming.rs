@@ -25,7 +25,7 @@ use crate::store::{
     NotClaimed, Role, SoFar, StoreError, Tables, Target,
 };
 use crate::telemetry::names;
-use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
+use crate::trace::{TRACEPARENT, TRACESTATE};
 
 /// The result of taking a delivery.
 pub(super) enum Taken {
@@ -97,7 +97,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let payload = self.payload(id, &intake, &delivery.body)?;
         let about = intake.about();
         let pipeline = self.context.registry.intake();
-        let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
+        let spans = &self.context.spans;
+        let trace = spans.received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,

@@ -17,6 +17,7 @@ use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{Announcement, Fence, SoFar, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
+use crate::trace::Spans;
 
 /// The parts that a worker, its duties and its announcer share.
 pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
@@ -37,6 +38,8 @@ pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     pub running: Arc<Running>,
     /// The stamps of wake-ups that may not have been published.
     pub stamps: Arc<Stamps>,
+    /// Records the spans of claims, stages and calls.
+    pub spans: Spans,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> {
@@ -52,6 +55,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> 
             admission: Arc::clone(&self.admission),
             running: Arc::clone(&self.running),
             stamps: Arc::clone(&self.stamps),
+            spans: self.spans.clone(),
         }
     }
 }

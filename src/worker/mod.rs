@@ -24,6 +24,7 @@ mod quotas;
 mod refusing;
 mod report;
 mod room;
+mod spans;
 mod stage_run;
 mod stamps;
 mod version_skew;
@@ -52,7 +53,7 @@ use crate::engine::{Decision, Kept, Partial, Pipeline, Position, Product, StageI
 use crate::job::{JobId, JobState};
 use crate::store::{Announcement, Claim, Committed, Run, SoFar, Tables};
 use crate::telemetry::names;
-use crate::trace::Trace;
+use crate::trace;
 use claiming::{Holding, Taken};
 use stage_run::{Due, Step};
 
@@ -142,7 +143,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         mut holding: Holding,
         announcements: Vec<Announcement>,
     ) {
-        let trace = Trace::received(
+        let spans = &self.context.spans;
+        let trace = spans.received(
             claim.job.traceparent.as_deref(),
             claim.tracestate.as_deref(),
         );
@@ -150,8 +152,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             job.organization = claim.job.organization, trace.id = trace.id());
         // The events of the claim are published before those of its stages.
         self.context.announcer.announce(announcements);
+        let new = spans.new_span(&trace, || spans::of_claim(&claim));
         let run = self.run(*claim, &mut holding);
-        trace.around(run.instrument(span)).await;
+        spans.around(trace, new, run.instrument(span)).await;
     }
 
     /// Runs a claimed job stage by stage until it is finished, waits, is given up or is fenced.
@@ -211,7 +214,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 payload: &payload,
                 kept: &kept,
             };
-            let committed = match self.run_stage(claim, holding, &due, started).await {
+            let run = self.run_stage(claim, holding, &due, started);
+            let committed = match trace::in_span(|| spans::of_stage(claim, info), run).await {
                 Ok(committed) => committed,
                 Err(after) => return after,
             };
@@ -307,6 +311,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     fn advance(&self, claim: &mut Claim, info: &StageInfo, committed: Committed) -> After {
+        trace::note("outcome", committed.state.word());
         if committed.state != JobState::Running {
             return After::Stop;
         }

@@ -1,6 +1,7 @@
 //! Logs and counts the outcomes of stages: INFO for a finished job, WARN for a retry, ERROR for a
 //! parked job.
 
+use super::spans;
 use crate::engine::{AttemptOutcome, Commit, Position, Record};
 use crate::fault::StageFault;
 use crate::job::{EffectState, JobState};
@@ -24,6 +25,7 @@ pub(super) fn committed<C>(
     commit: &Commit<C>,
     committed: &Committed,
 ) {
+    spans::committed(commit);
     let pipeline = run.job.pipeline.clone();
     let outcome = match &commit.record {
         Record::Checkpoint(_) => "succeeded",

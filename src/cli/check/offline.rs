@@ -21,7 +21,7 @@ pub(super) fn environment(command: &Command) -> Finding {
 /// Runs every check, also after a failed one.
 pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding> {
     let listen = settings.ops_listen;
-    vec![
+    Vec::from([
         Finding::of("database_url", database(links)),
         Finding::of("amqp_url", amqp(links)),
         Finding::of("keyring", keyring(links)),
@@ -34,7 +34,19 @@ pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding>
                 format!("expected a loopback address, got {listen}; use 127.0.0.1 and a port"),
             )
         },
-    ]
+        #[cfg(feature = "otlp")]
+        Finding::of("otlp", otlp(links, settings)),
+    ])
+}
+
+#[cfg(feature = "otlp")]
+fn otlp(links: &Links, settings: &WorkerSettings) -> Result<String, String> {
+    app::collector(links, settings)
+        .map(|collector| match collector {
+            Some(_) => "spans are sent to the collector".to_owned(),
+            None => "no collector is set; no span is recorded".to_owned(),
+        })
+        .map_err(|error| chain(error.as_ref()))
 }
 
 fn database(links: &Links) -> Result<String, String> {

@@ -116,6 +116,7 @@ async fn install(progress: &Progress) -> anyhow::Result<()> {
             Wanted {
                 postgres: true,
                 rabbitmq: true,
+                chromium: false,
             },
             &|line| progress.say(line),
         );

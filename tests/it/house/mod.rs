@@ -1,6 +1,8 @@
 //! Checks of the sources and the documents.
 
 mod architecture;
+mod browser;
 pub(crate) mod documents;
 mod log_fields;
+mod shell;
 mod stage_contract;

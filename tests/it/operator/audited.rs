@@ -13,6 +13,7 @@ use crate::support::{TestWorld, WORKER, acme};
 const NOT_AUDITED: &[&str] = &[
     "dispatch check",
     "dispatch console",
+    "dispatch completions",
     "dispatch dead-letters list",
     "dispatch demo",
     "dispatch destinations list",
@@ -25,6 +26,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch jobs list",
     "dispatch jobs show",
     "dispatch keys list",
+    "dispatch man",
     "dispatch pipelines",
     "dispatch reference",
     "dispatch producers list",

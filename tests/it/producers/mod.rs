@@ -9,5 +9,6 @@ mod neighbours;
 mod outcomes;
 mod publish_wait;
 mod quotas;
+mod spans;
 mod subscribers;
 mod traces;

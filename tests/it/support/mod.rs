@@ -12,6 +12,7 @@
 
 pub(crate) mod acme;
 mod alone;
+mod browser;
 mod canaries;
 mod checks;
 mod command;
@@ -28,6 +29,7 @@ mod wait;
 mod worker;
 mod world;
 
+pub(crate) use browser::Browser;
 pub(crate) use checks::{ANY_ATTEMPT, Checks};
 pub(crate) use command::{Dispatch, Said};
 pub(crate) use console::{ConsoleProcess, form};

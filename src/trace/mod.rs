@@ -1,9 +1,14 @@
 //! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): passes the trace of a producer's
-//! message on to the job, its follow-ups, its events and its calls to other services.
+//! message on to the job, its follow-ups, its events and its calls to other services, and records
+//! the spans of this process.
+
+mod span;
 
 use std::fmt;
 
 use data_encoding::HEXLOWER;
+
+pub use span::{Attribute, NewSpan, Span, SpanKind, SpanSink, Spans, in_span, note};
 
 /// The header with the ids and flags of a trace.
 pub const TRACEPARENT: &str = "traceparent";
@@ -15,10 +20,8 @@ pub const TRACESTATE: &str = "tracestate";
 const TRACESTATE_LIMIT: usize = 512;
 /// The length of `00-` trace id `-` parent id `-` flags.
 const LENGTH: usize = 55;
-
-tokio::task_local! {
-    static CURRENT: Trace;
-}
+/// The flag `sampled` (section 3.2.2.5.1): the spans of the trace are recorded.
+const SAMPLED: u8 = 1;
 
 /// A position in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +34,6 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Returns the trace of a message, or a new one if the message has none or a malformed one.
-    #[must_use]
-    pub fn received(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        Self::parse(traceparent, tracestate).unwrap_or_else(Self::fresh)
-    }
-
     /// Parses these headers. A state without a valid trace is dropped with it (section 3.3).
     #[must_use]
     pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<Self> {
@@ -68,7 +65,8 @@ impl Trace {
         })
     }
 
-    /// Creates a trace that begins here. It is not sampled, because this process records no spans.
+    /// Creates a trace that begins here. It is not sampled, because this process may record no
+    /// spans.
     fn fresh() -> Self {
         let id = rand::random::<u128>().max(1).to_be_bytes();
         Self {
@@ -83,6 +81,24 @@ impl Trace {
     #[must_use]
     pub fn id(&self) -> String {
         HEXLOWER.encode(&self.id)
+    }
+
+    /// Returns the id of the trace as bytes.
+    #[must_use]
+    pub const fn id_bytes(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Returns the id of the span.
+    #[must_use]
+    pub const fn span_bytes(&self) -> [u8; 8] {
+        self.parent
+    }
+
+    /// Returns the flags.
+    #[must_use]
+    pub const fn flags(&self) -> u8 {
+        self.flags
     }
 
     /// Returns the [`TRACESTATE`].
@@ -100,15 +116,8 @@ impl Trace {
         }
     }
 
-    /// Runs `future` as part of this trace.
-    pub async fn around<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
-    }
-
-    /// Returns a new span in the trace that is [around](Self::around) the caller, if there is one.
-    #[must_use]
-    pub fn child_of_current() -> Option<Self> {
-        CURRENT.try_with(Self::child).ok()
+    const fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
     }
 }
 
@@ -185,7 +194,7 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e473-600f067aa0ba902b7-01",
         ] {
             assert_eq!(Trace::parse(Some(wrong), None), None, "{wrong}");
-            let fresh = Trace::received(Some(wrong), Some("a=b"));
+            let fresh = Spans::default().received(Some(wrong), Some("a=b"));
             assert_eq!(
                 Trace::parse(Some(&fresh.to_string()), None),
                 Some(fresh.clone()),
@@ -204,17 +213,5 @@ mod tests {
                 "{state:?}"
             );
         }
-    }
-
-    #[tokio::test]
-    async fn a_call_inside_a_trace_finds_it() {
-        assert_eq!(Trace::child_of_current(), None);
-        let trace = Trace::received(None, None);
-        let inside = trace
-            .clone()
-            .around(async { Trace::child_of_current() })
-            .await
-            .unwrap();
-        assert_eq!(inside.id(), trace.id());
     }
 }
