@@ -10,15 +10,35 @@ use uuid::Uuid;
 
 /// The id of a job: a UUID version 7 (RFC 9562), so ids sort by creation time and a partition
 /// boundary is a date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(transparent)]
-pub struct JobId(pub Uuid);
+pub struct JobId(#[schemars(with = "String")] pub Uuid);
 
 impl JobId {
     /// Creates a new id with the present time.
     #[must_use]
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// Returns the smallest id of a job that is accepted at this time, to the millisecond.
+    #[must_use]
+    pub fn first_of(at: OffsetDateTime) -> Self {
+        let ms = at.unix_timestamp_nanos() / 1_000_000;
+        let ms = u128::try_from(ms).unwrap_or_default() & 0xffff_ffff_ffff;
+        Self(Uuid::from_u128((ms << 80) | (0x7 << 76) | (0b10 << 62)))
     }
 
     /// Returns when the job was accepted, to the millisecond, by the clock of the worker that

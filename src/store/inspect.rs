@@ -1,5 +1,6 @@
 //! Reads jobs for people: one job's row, or its whole history.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -8,8 +9,8 @@ use tokio_postgres::types::Json;
 
 use super::error::StoreError;
 use super::handle::Store;
+use super::job_filter::JobFilter;
 use super::job_row::{JobRow, job_columns, job_row, state_of};
-use super::listing::JobFilter;
 use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState};
 
@@ -18,7 +19,7 @@ use crate::job::{JobId, JobState};
 const FOLLOW_UPS: i64 = 1000;
 
 /// A checkpoint, as commands print it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CheckpointRow {
     /// The job's generation.
     pub generation: i32,
@@ -32,13 +33,14 @@ pub struct CheckpointRow {
     pub duration_ms: i64,
     /// When it was committed.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub finished_at: OffsetDateTime,
     /// The stored output.
     pub output: Value,
 }
 
 /// An attempt that did not succeed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AttemptRow {
     /// The job's generation.
     pub generation: i32,
@@ -58,11 +60,12 @@ pub struct AttemptRow {
     pub replica: i64,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub at: OffsetDateTime,
 }
 
 /// An entry of the ledger of effects.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct EffectRow {
     /// The idempotency key.
     pub key: String,
@@ -81,7 +84,7 @@ pub struct EffectRow {
 }
 
 /// A job with its whole history.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct JobView {
     /// Its row.
     #[serde(flatten)]

@@ -1,5 +1,6 @@
 //! A job's row as people read it, and the columns of it that several statements return.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -11,7 +12,7 @@ use crate::job::{JobId, JobState, UnknownWord, WaitReason};
 use crate::message::outcome::Skipped;
 
 /// A job's row, as commands print it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct JobRow {
     /// Its id.
     pub id: JobId,
@@ -51,24 +52,31 @@ pub struct JobRow {
     pub error_hint: Option<String>,
     /// The job does not run before this time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub due_at: OffsetDateTime,
     /// When a wake-up was last published.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub woken_at: Option<OffsetDateTime>,
     /// When a commit last changed it.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub last_progress_at: OffsetDateTime,
     /// When it was accepted.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub created_at: OffsetDateTime,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub finished_at: Option<OffsetDateTime>,
     /// The job must be done by this time.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub deadline: Option<OffsetDateTime>,
     /// The database's clock when the row was read.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub now: OffsetDateTime,
     /// Whether the owner's lease is valid.
     pub owner_alive: bool,
