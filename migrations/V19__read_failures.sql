@@ -1,9 +1,12 @@
 -- What failure groups and filters by code read. No column that a stage's commit writes is indexed or included: such a commit
--- stays a heap-only update. A job that goes well has no entry in either index.
+-- stays a heap-only update. A job that goes well has no entry in any of these indexes.
 
 -- Failure groups: the parked jobs of a fingerprint, and whom they hit.
 CREATE INDEX jobs_parked_by_group ON jobs (fingerprint, id) INCLUDE (organization, first_failed_at) WHERE state = 'parked';
 DROP INDEX IF EXISTS jobs_parked;
+-- Likewise the open jobs of a fingerprint that are not parked.
+CREATE INDEX jobs_retried_by_group ON jobs (fingerprint, id) INCLUDE (organization, first_failed_at)
+    WHERE fingerprint IS NOT NULL AND state IN ('ready', 'running', 'waiting');
 -- Every open job that has failed, by its code.
 CREATE INDEX jobs_failing ON jobs (error_code COLLATE "C", id) INCLUDE (organization, first_failed_at)
     WHERE error_code IS NOT NULL AND state NOT IN ('succeeded', 'cancelled');
@@ -31,4 +34,4 @@ CREATE TABLE failure_groups (
     owner text CHECK (length(owner) <= 64),
     note text CHECK (length(note) <= 2000)
 );
-CREATE INDEX failure_groups_by_last ON failure_groups (last_seen_at);
+CREATE INDEX failure_groups_by_last ON failure_groups (last_seen_at, fingerprint);

@@ -84,13 +84,19 @@ pub trait Fault: Error + Send + Sync + 'static {
     }
 }
 
-/// The error of a stage: any [`Fault`], boxed.
+/// The error of a stage: any [`Fault`], boxed, and the destination that was called.
 #[derive(Debug)]
-pub struct StageFault(Box<dyn Fault>);
+pub struct StageFault {
+    fault: Box<dyn Fault>,
+    destination: Option<String>,
+}
 
 impl<F: Fault> From<F> for StageFault {
     fn from(fault: F) -> Self {
-        Self(Box::new(fault))
+        Self {
+            fault: Box::new(fault),
+            destination: None,
+        }
     }
 }
 
@@ -98,31 +104,47 @@ impl StageFault {
     /// See [`Fault::code`].
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.0.code()
+        self.fault.code()
     }
 
     /// See [`Fault::class`].
     #[must_use]
     pub fn class(&self) -> Class {
-        self.0.class()
+        self.fault.class()
     }
 
     /// See [`Fault::hint`].
     #[must_use]
     pub fn hint(&self) -> String {
-        self.0.hint()
+        self.fault.hint()
     }
 
     /// See [`Fault::certainty`].
     #[must_use]
     pub fn certainty(&self) -> Certainty {
-        self.0.certainty()
+        self.fault.certainty()
+    }
+
+    /// Names the destination that was called, so that failures of different destinations are
+    /// different groups. The name must not contain an id of the job.
+    #[must_use]
+    pub fn at(self, destination: impl Into<String>) -> Self {
+        Self {
+            destination: Some(destination.into()),
+            ..self
+        }
+    }
+
+    /// Returns the destination that was called, if the stage has named it.
+    #[must_use]
+    pub fn destination(&self) -> Option<&str> {
+        self.destination.as_deref()
     }
 
     /// Returns the whole chain of causes on one line, truncated to 2 KiB.
     #[must_use]
     pub fn message(&self) -> String {
-        chain(self.0.as_ref())
+        chain(self.fault.as_ref())
     }
 }
 
@@ -173,41 +195,160 @@ pub fn storable(text: &str, limit: usize) -> String {
     text
 }
 
+/// What a failure is called, apart from its message.
+#[derive(Debug, Clone, Copy)]
+pub struct FailureKind<'a> {
+    pub pipeline: &'a str,
+    pub stage: &'a str,
+    /// The stable error code.
+    pub code: &'a str,
+    /// The destination that was called, if known: see [`StageFault::at`].
+    pub destination: Option<&'a str>,
+}
+
 /// Returns the fingerprint that groups similar failures: SHA-256 (16 hex digits) over pipeline,
-/// stage, code and the message, with words that contain digits replaced by `#`.
+/// stage, code, destination and the message without its variable parts. These are e-mail
+/// addresses, URLs, GUIDs, quoted text, numbers and ids.
 #[must_use]
-pub fn fingerprint(pipeline: &str, stage: &str, code: &str, message: &str) -> String {
+pub fn fingerprint(kind: &FailureKind<'_>, message: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [pipeline, stage, code, &normalised(message)] {
+    let destination = kind.destination.unwrap_or_default();
+    let message = normalised(message);
+    for part in [kind.pipeline, kind.stage, kind.code, destination, &message] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
     data_encoding::HEXLOWER.encode(&hash.finalize()[..8])
 }
 
+/// Replaces the variable parts of a message by `#`, and every space by one blank.
 fn normalised(message: &str) -> String {
+    let unquoted = without_quotations(message);
+    let words: Vec<&str> = unquoted
+        .split_whitespace()
+        .map(|word| if is_variable(word) { "#" } else { word })
+        .collect();
+    words.join(" ")
+}
+
+/// Quotation marks, each with the mark that ends the quotation.
+const QUOTES: [(char, char); 6] = [
+    ('\'', '\''),
+    ('"', '"'),
+    ('`', '`'),
+    ('“', '”'),
+    ('‘', '’'),
+    ('«', '»'),
+];
+
+/// Replaces each quotation by `#`. A mark within a word is an apostrophe. A quotation that does not
+/// end, since the message was truncated, ends with the message.
+fn without_quotations(message: &str) -> String {
     let mut out = String::with_capacity(message.len());
-    for word in message.split(' ') {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        let has_digit = word.bytes().any(|b| b.is_ascii_digit());
-        out.push_str(if has_digit { "#" } else { word });
+    let mut rest = message;
+    while let Some(mark) = rest.chars().next() {
+        let behind = &rest[mark.len_utf8()..];
+        let within_word = out.ends_with(char::is_alphanumeric);
+        let closing = QUOTES.iter().find(|(opening, _)| *opening == mark);
+        rest = match closing.filter(|_| !within_word) {
+            Some((_, closing)) => {
+                out.push('#');
+                after_quotation(behind, *closing)
+            }
+            None => {
+                out.push(mark);
+                behind
+            }
+        };
     }
     out
+}
+
+/// Returns the text behind the first `closing` mark that is not an apostrophe within a word.
+fn after_quotation(text: &str, closing: char) -> &str {
+    for (at, mark) in text.match_indices(closing) {
+        let behind = &text[at + mark.len()..];
+        if !behind.starts_with(char::is_alphanumeric) {
+            return behind;
+        }
+    }
+    ""
+}
+
+/// Returns whether a word differs between failures of one kind: it has a digit, or is an e-mail
+/// address, a URL, a quotation or a GUID without digits.
+fn is_variable(word: &str) -> bool {
+    word.chars().any(char::is_numeric)
+        || word.contains(['@', '#'])
+        || word.contains("://")
+        || is_guid(word)
+}
+
+fn is_guid(word: &str) -> bool {
+    let word = word.trim_matches(|mark: char| !mark.is_ascii_alphanumeric());
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = word.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [8, 4, 4, 4, 12] && parts.into_iter().all(is_hex)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const KIND: FailureKind<'_> = FailureKind {
+        pipeline: "messaging",
+        stage: "deliver_message",
+        code: "x.y",
+        destination: None,
+    };
+
     #[test]
-    fn failures_that_differ_in_numbers_share_a_fingerprint() {
-        let one = fingerprint("dispatch", "retrieve_user", "x.y", "work item 17 is gone");
-        let two = fingerprint("dispatch", "retrieve_user", "x.y", "work item 9 is gone");
-        let other = fingerprint("dispatch", "retrieve_user", "x.z", "work item 9 is gone");
-        assert_eq!(one, two);
-        assert_ne!(one, other);
+    fn failures_that_differ_in_their_variable_parts_share_a_fingerprint() {
+        let same = [
+            ["work item 17 is gone", "work item 9 is gone"],
+            [
+                "user ann@example.com is unknown",
+                "user <bob@b.example> is unknown",
+            ],
+            ["no room `team one`: x", "no room `don't panic`: x"],
+            ["no room 'Ann Lee', sorry", "no room 'O'Hara', sorry"],
+            ["there is no \"a b\"", "there is no \"c\""],
+            [
+                "GET https://a.example/x failed",
+                "GET http://b.example failed",
+            ],
+            [
+                "id abcdefab-abcd-abcd-abcd-abcdefabcdef",
+                "id 0195612e-9a00-7000-8000-000000000001",
+            ],
+            ["it said 'the end is cut", "it said 'th"],
+            ["it  can't\nbe done 3", "it can't be done 4"],
+        ];
+        for [one, two] in same {
+            let [one, two] = [one, two].map(|message| fingerprint(&KIND, message));
+            assert_eq!(one, two);
+        }
+    }
+
+    #[test]
+    fn failures_of_another_code_destination_or_kind_have_another_fingerprint() {
+        let other = FailureKind {
+            code: "x.z",
+            ..KIND
+        };
+        let elsewhere = FailureKind {
+            destination: Some("destination:7"),
+            ..KIND
+        };
+        let all = [
+            fingerprint(&KIND, "it can't be read"),
+            fingerprint(&KIND, "it can't be written"),
+            fingerprint(&other, "it can't be read"),
+            fingerprint(&elsewhere, "it can't be read"),
+        ];
+        let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len(), "{all:?}");
     }
 
     #[test]

@@ -24,6 +24,14 @@ impl JobId {
         Self(Uuid::now_v7())
     }
 
+    /// Returns the smallest id of a job that is accepted at this time, to the millisecond.
+    #[must_use]
+    pub fn first_of(at: OffsetDateTime) -> Self {
+        let ms = at.unix_timestamp_nanos() / 1_000_000;
+        let ms = u128::try_from(ms).unwrap_or_default() & 0xffff_ffff_ffff;
+        Self(Uuid::from_u128((ms << 80) | (0x7 << 76) | (0b10 << 62)))
+    }
+
     /// Returns when the job was accepted, to the millisecond, by the clock of the worker that
     /// accepted it. For a follow-up, returns when its parent was accepted.
     #[must_use]

@@ -15,6 +15,7 @@ mod destinations;
 mod duration;
 mod erase;
 mod failure;
+mod failures;
 mod holds;
 mod identities;
 mod integrations;
@@ -78,6 +79,8 @@ enum Other {
     Schema(schema::Schema),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    #[command(subcommand)]
+    Failures(failures::Failures),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     #[command(subcommand)]
@@ -186,6 +189,7 @@ impl Other {
             Self::Publish(publish) => publish.run(output).await,
             Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
+            Self::Failures(failures) => failures.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Producers(producers) => producers.run(output).await,

@@ -11,7 +11,7 @@ use super::pipeline::{ErasedOutcome, StageInfo};
 use super::skipped::Skipped;
 use super::stage::{Child, Then};
 use crate::fault::{
-    Certainty, Class, DEADLINE_HINT, StageFault, WaitOn, codes, fingerprint, storable,
+    Certainty, Class, DEADLINE_HINT, FailureKind, StageFault, WaitOn, codes, fingerprint, storable,
 };
 use crate::job::{EffectState, Job, words};
 
@@ -179,8 +179,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Ended::Fault(fault) => fault,
         Ended::Panicked(message) => {
             let failure = failure(
-                at,
-                "engine.panicked",
+                &kind(at, "engine.panicked", None),
                 &message,
                 "A defect of the stage: see the log, then retry with a fixed worker.",
             );
@@ -189,8 +188,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Ended::TimedOut(limit) => {
             let message = format!("the stage took longer than {} s", limit.as_secs());
             let failure = failure(
-                at,
-                "engine.timed_out",
+                &kind(at, "engine.timed_out", None),
                 &message,
                 "The stage is retried. If it persists, check the service it calls.",
             );
@@ -203,7 +201,8 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
             )));
         }
     };
-    let failure = failure(at, fault.code(), &fault.message(), &fault.hint());
+    let kind = kind(at, fault.code(), fault.destination());
+    let failure = failure(&kind, &fault.message(), &fault.hint());
     let certainty = fault.certainty();
     Decision::Commit(Box::new(match fault.class() {
         Class::Infrastructure => return Decision::Infrastructure(fault),
@@ -350,13 +349,22 @@ fn unsuccessful<C>(
     }
 }
 
-fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {
-    let fingerprint = fingerprint(&at.job.pipeline, at.stage.name, code, message);
+/// Returns what a failure of this run is called.
+fn kind<'a>(at: &Position<'a>, code: &'a str, destination: Option<&'a str>) -> FailureKind<'a> {
+    FailureKind {
+        pipeline: &at.job.pipeline,
+        stage: at.stage.name,
+        code,
+        destination,
+    }
+}
+
+fn failure(kind: &FailureKind<'_>, message: &str, hint: &str) -> Failure {
     Failure {
-        code: code.to_owned(),
+        code: kind.code.to_owned(),
         message: message.to_owned(),
         hint: hint.to_owned(),
-        fingerprint,
+        fingerprint: fingerprint(kind, message),
     }
 }
 
@@ -365,5 +373,9 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
         "the next attempt would come after the job's deadline; the last one failed with {}",
         last.code
     );
-    failure(at, codes::DEADLINE_EXCEEDED, &message, DEADLINE_HINT)
+    failure(
+        &kind(at, codes::DEADLINE_EXCEEDED, None),
+        &message,
+        DEADLINE_HINT,
+    )
 }

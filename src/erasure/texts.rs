@@ -34,6 +34,11 @@ const TEXTS: &[Columns] = &[
         json: &[],
     },
     Columns {
+        table: "failure_groups",
+        text: &["sample", "owner", "note"],
+        json: &[],
+    },
+    Columns {
         table: "effects",
         text: &["target", "resource", "provider_ref"],
         json: &["detail"],

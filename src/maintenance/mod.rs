@@ -10,6 +10,7 @@ mod deadlines;
 mod due;
 mod duty;
 mod events;
+mod failures;
 mod headers;
 mod holds;
 mod intake;
@@ -33,7 +34,7 @@ pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;
 use crate::secrets::Keyring;
-use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
+use crate::store::{CauseCursor, Count, HoldCursor, Keep, SightingCursor, Store, Tables};
 use crate::tracker::Tracker;
 use crate::worker::{DueAnnouncements, IntakeThrottle, LaneLimiter, Lease, Quotas, WorkerContext};
 
@@ -136,6 +137,10 @@ pub fn duties_of_process(
         keeping.task(headers::SealHeaders {
             store: store.clone(),
             keyring,
+        }),
+        keeping.task(failures::SeeFailures {
+            store: store.clone(),
+            cursor: SightingCursor::default(),
         }),
         keeping.task(retention::Sweep {
             retention: Retention::new(keep),

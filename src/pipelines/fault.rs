@@ -13,7 +13,7 @@ pub enum ProductFault {
     #[error("there is no organization `{0}`")]
     UnknownOrganization(String),
     /// A person has disabled the installation.
-    #[error("the installation of account {account} is disabled")]
+    #[error("the installation of account `{account}` is disabled")]
     InstallationDisabled {
         integration_id: i64,
         organization_id: i64,

@@ -102,6 +102,8 @@ actions! {
     DiscardManyDeadLetters = "dead_letters.discard_many",
     /// Written after the last dead letter of a filter is discarded.
     DiscardedManyDeadLetters = "dead_letters.discarded_many",
+    /// Owner, note, muted and resolved.
+    NoteFailureGroup = "failure_group.note",
     PlaceHold = "hold.place",
     ReleaseHold = "hold.release",
     RegisterDestination = "destination.register",

@@ -93,8 +93,8 @@ const CHECKPOINT: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() - $9 * interval '1 second')";
 
 const ATTEMPT: &str = "
-    INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch, fingerprint)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 const SETTLE_EFFECT: &str = "
     UPDATE effects SET state = $3, provider_ref = coalesce($4, provider_ref), settled_at = now()
@@ -354,6 +354,7 @@ async fn record(
                     &i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
                     &fence.replica.0,
                     &fence.epoch.0,
+                    &attempt.failure.fingerprint,
                 ],
             )
             .await?;

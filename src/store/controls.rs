@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Transaction;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -27,7 +28,7 @@ const KEYS: i32 = 64;
 const FORGOTTEN: i32 = 64;
 
 /// A hold in force, as commands print it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HoldRow {
     /// `<organization>|<provider>|<host or destination id>`, with the suffix `#seats` if only a
     /// permit is missing; or `*|<provider>|<name>` for everything that the provider limits
@@ -43,12 +44,15 @@ pub struct HoldRow {
     pub automatic: bool,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub created_at: OffsetDateTime,
     /// When it ends.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub expires_at: OffsetDateTime,
     /// The database's clock when the row was read.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub now: OffsetDateTime,
     /// Number of jobs that wait for it.
     pub waiting: CappedCount,

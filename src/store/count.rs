@@ -3,11 +3,12 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 /// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in
 /// JSON, it is the limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema)]
 pub struct CappedCount(i64);
 
 impl CappedCount {

@@ -62,7 +62,7 @@ impl NewDeadLetter<'_> {
 const SEAL_BYTES: usize = 80;
 
 /// A dead letter's row, as commands print it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct DeadLetterRow {
     /// Its id.
     pub id: i64,
@@ -82,9 +82,11 @@ pub struct DeadLetterRow {
     pub body_bytes: i64,
     /// When the message was received.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
     pub created_at: OffsetDateTime,
     /// When it was resolved.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub resolved_at: Option<OffsetDateTime>,
     /// How: `replayed` or `discarded`.
     pub resolution: Option<String>,

@@ -9,8 +9,8 @@ use tokio_postgres::types::Json;
 
 use super::error::StoreError;
 use super::handle::Store;
+use super::job_filter::JobFilter;
 use super::job_row::{JobRow, job_columns, job_row, state_of};
-use super::listing::JobFilter;
 use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState};
 

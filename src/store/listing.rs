@@ -1,54 +1,46 @@
-//! Lists of jobs for people, newest first.
+//! Lists and counts of jobs for people, newest first.
 //!
-//! There is one statement for each access path: follow-ups by their parent; waiting, parked and
-//! running jobs by their state. There is no index for anything else, since every job would pay for
-//! it. Those lists, and filters in addition to an access path, read a window of the newest ids
-//! below the cursor, and then the next window, until the page is full, there are no more jobs, or
-//! [`LOOK`] jobs have been read. Each list is bounded by ids on both sides, so that no plan can
-//! read more than the window.
+//! An access path (`ways`) returns a window of ids; one statement reads their rows and tests every
+//! condition. There is no index for most conditions, since every job would pay for it. Such a list
+//! reads the next window, until the page is full, there are no more jobs, or [`LOOK`] jobs have
+//! been read.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::count::CappedCount;
 use super::error::StoreError;
 use super::handle::Store;
+use super::job_filter::JobFilter;
 use super::job_row::{JobRow, job_columns, job_row};
-use super::sql::{query, query_opt};
+use super::sql::query;
+use super::ways::Way;
 use crate::job::{JobId, JobState};
 
 /// Jobs in a window.
 const WINDOW: i64 = 5_000;
-/// Maximum number of jobs that are read for one page.
-const LOOK: i64 = 100_000;
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// In this state.
-    pub state: Option<JobState>,
-    /// Of this pipeline.
-    pub pipeline: Option<String>,
-    /// Of this organization.
-    pub organization: Option<String>,
-    /// Of this source.
-    pub source: Option<String>,
-    /// Follow-ups of this parent.
-    pub parent: Option<JobId>,
-    /// Older than this job: the cursor of the page.
-    pub before: Option<JobId>,
-    /// At most this many.
-    pub limit: i64,
-}
+/// Maximum number of jobs that are read for one page or one count.
+const LOOK: i64 = 20_000;
 
 /// A page of jobs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Listed {
     /// Newest first.
     pub jobs: Vec<JobRow>,
     /// Where reading stopped before the page was full, although there are older jobs.
+    pub stopped: Option<Stopped>,
+}
+
+/// The number of jobs that a filter selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Matching {
+    /// The jobs among those that were read.
+    pub count: CappedCount,
+    /// Where reading stopped, although there are older jobs.
     pub stopped: Option<Stopped>,
 }
 
@@ -57,7 +49,7 @@ pub struct Listed {
 pub struct Stopped {
     /// Number of jobs that were read.
     pub looked: i64,
-    /// When the last of them was accepted.
+    /// When the last of them was accepted; a follow-up counts as accepted with its first parent.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String")]
     pub back_to: OffsetDateTime,
@@ -65,123 +57,28 @@ pub struct Stopped {
     pub before: JobId,
 }
 
-/// An access path: the statement for its jobs, newest first, and the statement for the end of a
-/// window.
-struct Way {
-    list: &'static str,
-    /// `None` if all its jobs fit into one window.
-    edge: Option<&'static str>,
-}
-
-/// Selects jobs of an access path: ids below `$1` down to `$2`, filtered. The few rows are
-/// filtered without an index.
-macro_rules! list {
-    ($range:literal, $order:literal) => {
+/// Selects from the jobs with the ids `$1`. The array is a subquery, since a planner that knows its
+/// length might prefer to read the whole table.
+macro_rules! among {
+    ($columns:expr, $order:literal) => {
         concat!(
             "SELECT ",
-            job_columns!(),
-            " FROM jobs j WHERE ",
-            $range,
-            " AND ($3::text IS NULL OR j.pipeline = $3) AND ($4::text IS NULL OR j.organization = $4)
-                AND ($5::text IS NULL OR j.source = $5) AND ($6::text IS NULL OR j.state || '' = $6)
-            ORDER BY ",
-            $order,
-            " LIMIT $7"
+            $columns,
+            r#" FROM jobs j WHERE j.id = ANY (ARRAY(SELECT unnest($1::uuid[])))
+                AND ($2::text IS NULL OR j.pipeline = $2) AND ($3::text IS NULL OR j.organization = $3)
+                AND ($4::text IS NULL OR j.source = $4) AND ($5::text IS NULL OR j.state || '' = $5)
+                AND ($6::text IS NULL OR j.stage = $6)
+                AND ($7::text IS NULL OR j.error_code COLLATE "C" BETWEEN $7 AND $8::text)
+                AND ($9::text IS NULL OR j.fingerprint || '' = $9) AND ($10::bigint IS NULL OR j.owner + 0 = $10)
+                AND ($11::text IS NULL OR j.wait_key || '' = $11) AND ($12::text IS NULL OR j.dedupe_key = $12)
+                AND ($13::uuid IS NULL OR j.parent_id = $13)"#,
+            $order
         )
     };
 }
 
-/// Selects the last of the `$2 + 1` newest ids below `$1`; no row if there are fewer.
-macro_rules! edge {
-    ($range:literal, $order:literal) => {
-        concat!(
-            "SELECT edge.id, (SELECT created_at FROM jobs WHERE jobs.id = edge.id) AS created_at
-            FROM (SELECT j.id FROM jobs j WHERE ",
-            $range,
-            " ORDER BY ",
-            $order,
-            " OFFSET $2 LIMIT 1) edge"
-        )
-    };
-}
-
-// If an access path has an index, range and order use the columns of that index. With an equality
-// instead, a planner that assumes an even distribution would rather walk over all ids until it has
-// found enough.
-pub(super) const NEWEST: &str = list!("j.id < $1 AND j.id >= $2", "j.id DESC");
-pub(super) const NEWEST_EDGE: &str = edge!("j.id < $1", "j.id DESC");
-pub(super) const WAITING: &str = list!(
-    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('waiting', $1) AND (j.state, j.id) >= ('waiting', $2)",
-    "j.state DESC, j.id DESC"
-);
-pub(super) const WAITING_EDGE: &str = edge!(
-    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('waiting', $1) AND j.state >= 'waiting'",
-    "j.state DESC, j.id DESC"
-);
-pub(super) const PARKED: &str = list!(
-    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('parked', $1) AND (j.state, j.id) >= ('parked', $2)",
-    "j.state DESC, j.id DESC"
-);
-pub(super) const PARKED_EDGE: &str = edge!(
-    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('parked', $1) AND j.state >= 'parked'",
-    "j.state DESC, j.id DESC"
-);
-pub(super) const FOLLOW_UPS: &str = list!(
-    "j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($8, $1) AND (j.parent_id, j.id) >= ($8, $2)",
-    "j.parent_id DESC, j.id DESC"
-);
-pub(super) const FOLLOW_UPS_EDGE: &str = edge!(
-    "j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($3, $1) AND j.parent_id >= $3",
-    "j.parent_id DESC, j.id DESC"
-);
-/// There are no more running jobs than permits; the order by owner is that of their index.
-pub(super) const RUNNING: &str = list!(
-    "j.id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 10000)) AND j.id < $1 AND j.id >= $2",
-    "j.id DESC"
-);
-
-impl JobFilter {
-    fn way(&self) -> Way {
-        match (self.parent, self.state) {
-            (Some(_), _) => Way {
-                list: FOLLOW_UPS,
-                edge: Some(FOLLOW_UPS_EDGE),
-            },
-            (None, Some(JobState::Waiting)) => Way {
-                list: WAITING,
-                edge: Some(WAITING_EDGE),
-            },
-            (None, Some(JobState::Parked)) => Way {
-                list: PARKED,
-                edge: Some(PARKED_EDGE),
-            },
-            (None, Some(JobState::Running)) => Way {
-                list: RUNNING,
-                edge: None,
-            },
-            (None, Some(JobState::Ready | JobState::Succeeded | JobState::Cancelled) | None) => {
-                Way {
-                    list: NEWEST,
-                    edge: Some(NEWEST_EDGE),
-                }
-            }
-        }
-    }
-
-    /// Returns whether the filter has conditions beyond its access path, so that a page may read
-    /// many more rows than it returns.
-    fn is_narrow(&self) -> bool {
-        let answers_state = self.parent.is_none()
-            && matches!(
-                self.state,
-                None | Some(JobState::Waiting | JobState::Parked | JobState::Running)
-            );
-        self.pipeline.is_some()
-            || self.organization.is_some()
-            || self.source.is_some()
-            || (self.state.is_some() && !answers_state)
-    }
-}
+pub(super) const AMONG: &str = among!(job_columns!(), " ORDER BY j.id DESC LIMIT $14");
+pub(super) const COUNT_AMONG: &str = among!("count(*) AS jobs", "");
 
 impl Store {
     /// Returns jobs, newest first.
@@ -190,84 +87,142 @@ impl Store {
     /// [`StoreError`].
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Listed, StoreError> {
         let client = self.client().await?;
-        let (way, state, parent) = (
-            filter.way(),
-            filter.state.map(JobState::word),
-            filter.parent.map(|id| id.0),
-        );
-        let mut before = filter.before.map_or(Uuid::max(), |id| id.0);
-        let mut page = Listed {
-            jobs: Vec::new(),
-            stopped: None,
-        };
-        // Without a further filter, a page's rows are next to each other.
-        let window = if filter.is_narrow() {
+        let mut reading = Reading::of(&client, filter).await?;
+        // Without a further condition, a page's rows are next to each other.
+        let window = if reading.is_narrowed {
             WINDOW
         } else {
             filter.limit
         };
-        for windows in 1..=LOOK / WINDOW {
-            let end = match way.edge {
-                Some(sql) => edge(&client, sql, (before, window), parent).await?,
-                None => None,
-            };
-            let from = end.map_or(Uuid::nil(), |(id, _)| id);
-            let missing = filter.limit - i64::try_from(page.jobs.len()).unwrap_or(i64::MAX);
-            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
-                &before,
-                &from,
-                &filter.pipeline,
-                &filter.organization,
-                &filter.source,
-                &state,
-                &missing,
-            ];
-            if parent.is_some() {
-                parameters.push(&parent);
+        let mut jobs = Vec::new();
+        loop {
+            let ids = reading.window(window).await?;
+            let missing = filter.limit - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
+            for row in among(&client, AMONG, (&ids, filter), Some(missing)).await? {
+                jobs.push(job_row(&row)?);
             }
-            for row in query(&client, way.list, &parameters).await? {
-                page.jobs.push(job_row(&row)?);
+            let is_full = i64::try_from(jobs.len()).is_ok_and(|jobs| jobs >= filter.limit);
+            if is_full || reading.is_over {
+                return Ok(Listed {
+                    jobs,
+                    stopped: None,
+                });
             }
-            let is_full = i64::try_from(page.jobs.len()).is_ok_and(|jobs| jobs >= filter.limit);
-            let Some((id, back_to)) = end.filter(|_| !is_full) else {
-                return Ok(page.until_full());
-            };
-            page.stopped = Some(Stopped {
-                looked: windows * window,
-                back_to,
-                before: JobId(id),
-            });
-            before = id;
+            if reading.looked >= LOOK {
+                let stopped = reading.stopped();
+                return Ok(Listed { jobs, stopped });
+            }
         }
-        Ok(page)
     }
-}
 
-impl Listed {
-    /// Returns a page that ended because it is full or because there are no more jobs.
-    fn until_full(self) -> Self {
-        Self {
+    /// Counts the jobs that a filter selects, older than its cursor, whatever its limit is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_jobs(&self, filter: &JobFilter) -> Result<Matching, StoreError> {
+        let client = self.client().await?;
+        let mut reading = Reading::of(&client, filter).await?;
+        let mut rows = 0;
+        while !reading.is_over && rows < CappedCount::ROWS {
+            if reading.is_narrowed && reading.looked >= LOOK {
+                let (count, stopped) = (CappedCount::of(rows), reading.stopped());
+                return Ok(Matching { count, stopped });
+            }
+            let ids = reading.window(WINDOW).await?;
+            if reading.is_narrowed {
+                for row in among(&client, COUNT_AMONG, (&ids, filter), None).await? {
+                    rows += row.try_get::<_, i64>("jobs")?;
+                }
+            } else {
+                rows += i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            }
+        }
+        Ok(Matching {
+            count: CappedCount::of(rows),
             stopped: None,
-            ..self
-        }
+        })
     }
 }
 
-/// Returns the last id of a window below `before`, and when that job was accepted. `None` if there
-/// are no more jobs than the window holds.
-async fn edge(
+/// A walk along an access path, window by window.
+struct Reading<'a> {
+    client: &'a deadpool_postgres::Client,
+    way: Way<'a>,
+    is_narrowed: bool,
+    from: Uuid,
+    before: Uuid,
+    looked: i64,
+    /// Whether there are no more jobs.
+    is_over: bool,
+}
+
+impl<'a> Reading<'a> {
+    async fn of(
+        client: &'a deadpool_postgres::Client,
+        filter: &'a JobFilter,
+    ) -> Result<Self, StoreError> {
+        let way = Way::of(client, filter).await?;
+        Ok(Self {
+            client,
+            is_narrowed: way.is_narrowed_by(filter),
+            way,
+            from: filter.since.map_or(Uuid::nil(), |at| JobId::first_of(at).0),
+            before: filter.before.map_or(Uuid::max(), |id| id.0),
+            looked: 0,
+            is_over: false,
+        })
+    }
+
+    /// Returns the next window of ids.
+    async fn window(&mut self, most: i64) -> Result<Vec<Uuid>, StoreError> {
+        let bounds = (self.from, self.before);
+        let ids = self.way.ids(self.client, bounds, most).await?;
+        let read = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+        self.looked += read;
+        self.is_over = read < most;
+        self.before = ids.last().copied().unwrap_or(self.before);
+        Ok(ids)
+    }
+
+    fn stopped(&self) -> Option<Stopped> {
+        let before = JobId(self.before);
+        Some(Stopped {
+            looked: self.looked,
+            back_to: before.accepted_at(),
+            before,
+        })
+    }
+}
+
+/// Runs a statement on the jobs with these ids that the filter selects.
+async fn among(
     client: &deadpool_postgres::Client,
     sql: &str,
-    (before, window): (Uuid, i64),
-    parent: Option<Uuid>,
-) -> Result<Option<(Uuid, OffsetDateTime)>, StoreError> {
-    let skipped = window - 1;
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&before, &skipped];
-    if parent.is_some() {
-        parameters.push(&parent);
+    (ids, filter): (&Vec<Uuid>, &JobFilter),
+    limit: Option<i64>,
+) -> Result<Vec<Row>, StoreError> {
+    let (first_code, last_code) = filter.error_code.as_ref().map(|code| code.range()).unzip();
+    let (state, parent) = (
+        filter.state.map(JobState::word),
+        filter.parent.map(|id| id.0),
+    );
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+        ids,
+        &filter.pipeline,
+        &filter.organization,
+        &filter.source,
+        &state,
+        &filter.stage,
+        &first_code,
+        &last_code,
+        &filter.fingerprint,
+        &filter.replica,
+        &filter.cause,
+        &filter.dedupe_key,
+        &parent,
+    ];
+    if let Some(limit) = &limit {
+        parameters.push(limit);
     }
-    let Some(row) = query_opt(client, sql, &parameters).await? else {
-        return Ok(None);
-    };
-    Ok(Some((row.try_get("id")?, row.try_get("created_at")?)))
+    query(client, sql, &parameters).await
 }

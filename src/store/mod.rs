@@ -25,19 +25,24 @@ mod discard_many;
 mod due;
 mod error;
 pub mod explain;
+mod failure_groups;
+mod failure_sightings;
 mod frames;
 mod group_commit;
+mod group_difference;
 mod handle;
 mod headers;
 mod inspect;
 mod intake;
 mod intent;
+mod job_filter;
 mod job_row;
 mod keys;
 mod listing;
 mod login;
 mod migrate;
 mod new_job;
+mod open_jobs;
 mod overdue;
 mod parked;
 mod partitions;
@@ -62,6 +67,7 @@ mod statements;
 mod takeover;
 mod turns;
 mod watched;
+mod ways;
 
 pub use actions::{ActionResult, JobChange, LockedJob, Target};
 pub use announcements::{Announcement, LEFT_ALONE};
@@ -79,16 +85,23 @@ pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use discard_many::{ChosenLetters, DiscardedPage, LettersPreview, ManyLetters};
 pub use due::{Circle, Page};
 pub use error::StoreError;
+pub use failure_groups::{
+    FailureGroup, GroupCursor, GroupFilter, GroupPage, GroupStatus, ListedGroups, Trend,
+};
+pub use failure_sightings::SightingCursor;
+pub use group_difference::{Difference, Dimension, GroupDifference};
 pub use handle::Store;
 pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobView};
 pub use intake::Intaken;
 pub use intent::IntentOutcome;
+pub use job_filter::{CodeFilter, InvalidCode, JobFilter};
 pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
-pub use listing::{JobFilter, Listed, Stopped};
+pub use listing::{Listed, Matching, Stopped};
 pub use login::WorkerLogin;
 pub use migrate::{Migrated, migrate, migrate_with};
 pub use new_job::{Incoming, NewJob};
+pub use open_jobs::OpenJobs;
 pub use pending_cancels::{CancelByKey, Cancelling};
 pub use pool::{
     WRITERS, connect, connect_watched, on_connection, pool, reading_pool, writers_pool,
@@ -105,7 +118,7 @@ pub use retention::Keep;
 pub use rights::WORKER;
 pub use rows::FirstStages;
 pub use run::Run;
-pub use sql::{execute, query_one};
+pub use sql::{execute, query_one, query_opt};
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::announcements::announce_parked;
 use super::error::StoreError;
 use super::sql::execute;
-use crate::fault::fingerprint;
+use crate::fault::{FailureKind, fingerprint};
 use crate::job::JobId;
 
 /// A job that was parked in this transaction.
@@ -31,6 +31,15 @@ impl ParkedJob {
             message: row.try_get("error_message")?,
         })
     }
+
+    fn kind<'a>(&'a self, code: &'a str) -> FailureKind<'a> {
+        FailureKind {
+            pipeline: &self.pipeline,
+            stage: &self.stage,
+            code,
+            destination: None,
+        }
+    }
 }
 
 /// Gives jobs that are parked with `code` their fingerprints, which only [`fingerprint`] makes, and
@@ -46,7 +55,7 @@ pub(super) async fn mark_parked(
     let ids: Vec<Uuid> = parked.iter().map(|job| job.id.0).collect();
     let fingerprints: Vec<String> = parked
         .iter()
-        .map(|job| fingerprint(&job.pipeline, &job.stage, code, &job.message))
+        .map(|job| fingerprint(&job.kind(code), &job.message))
         .collect();
     execute(tx, FINGERPRINTS, &[&ids, &fingerprints]).await?;
     let ids: Vec<JobId> = parked.iter().map(|job| job.id).collect();

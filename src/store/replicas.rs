@@ -38,7 +38,7 @@ pub struct Heartbeat {
 }
 
 /// A replica, as commands print it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct ReplicaRow {
     /// Its id.
     pub id: i64,

@@ -24,7 +24,8 @@ use crate::job::JobId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
     /// Jobs with their keys, resolved dead letters and holds, since their end; events of service
-    /// hooks, since they were received.
+    /// hooks, since they were received; failure groups without parked jobs, since they were last
+    /// seen.
     pub jobs: Duration,
     /// Jobs that are parked or wait without a deadline, since their last progress, before they are
     /// cancelled; open dead letters before they are discarded.
@@ -121,6 +122,11 @@ const FORGET_REPLICAS: &str = "
     DELETE FROM replicas WHERE id IN (SELECT id FROM replicas r
         WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE owner = r.id AND state = 'running')
         ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+const FORGET_FAILURE_GROUPS: &str = "
+    DELETE FROM failure_groups WHERE fingerprint IN (SELECT fingerprint FROM failure_groups seen
+        WHERE last_seen_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE state = 'parked' AND fingerprint = seen.fingerprint)
+        ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 /// A worker may not delete from the audit log. The owner's function does, for rows that are at
 /// least a year old.
@@ -249,6 +255,19 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         self.forget(FORGET_REPLICAS, now - keep.replicas).await
+    }
+
+    /// Deletes failure groups that were last seen long ago and have no parked job. Returns whether
+    /// there may be more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_failure_groups(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        self.forget(FORGET_FAILURE_GROUPS, now - keep.jobs).await
     }
 
     /// Deletes old rows of the audit log. Returns whether there may be more.

@@ -30,7 +30,11 @@ pub(super) async fn query<C: GenericClient>(
     Ok(on.query(&statement, parameters).await?)
 }
 
-pub(super) async fn query_opt<C: GenericClient>(
+/// Runs a query that returns at most one row, prepared once for each connection.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn query_opt<C: GenericClient>(
     on: &C,
     sql: &str,
     parameters: Parameters<'_>,

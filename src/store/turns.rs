@@ -1,5 +1,5 @@
 //! Duties that only one replica at a time carries out, and only if its clock agrees with
-//! Postgres': they drop or delete data because of its age.
+//! Postgres': most of them drop or delete data because of its age.
 
 use time::{Duration, OffsetDateTime};
 
@@ -17,6 +17,8 @@ pub enum Turn {
     Partitions,
     /// Deletes data that is older than the settings permit.
     Retention,
+    /// Writes failure groups.
+    FailureGroups,
 }
 
 impl Turn {
@@ -26,6 +28,7 @@ impl Turn {
         match self {
             Self::Partitions => 2,
             Self::Retention => 3,
+            Self::FailureGroups => 4,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::context::WorkerContext;
 use crate::engine::{
     AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped,
 };
-use crate::fault::{WaitOn, chain, fingerprint};
+use crate::fault::{FailureKind, WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
 use crate::message::{Envelope, Intake, Request, decode_intake, sealed_place};
 use crate::store::{Claim, Run, SoFar, Tables};
@@ -148,12 +148,17 @@ impl Unknown {
 }
 
 fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
-    let fingerprint = fingerprint(&job.pipeline, &job.stage, code, message);
+    let kind = FailureKind {
+        pipeline: &job.pipeline,
+        stage: &job.stage,
+        code,
+        destination: None,
+    };
     Failure {
         code: code.to_owned(),
         message: message.to_owned(),
         hint: hint.to_owned(),
-        fingerprint,
+        fingerprint: fingerprint(&kind, message),
     }
 }
 

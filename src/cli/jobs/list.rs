@@ -1,15 +1,17 @@
 //! `dispatch jobs list`: lists jobs, newest first, one page at a time.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Cell, ColumnConstraint, Table};
+use time::OffsetDateTime;
 
-use crate::cli::connect;
 use crate::cli::output::{Output, or_dash, plain, rendered, say, when};
+use crate::cli::{connect, duration};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
-use crate::store::{JobFilter, JobRow, Listed, Stopped};
+use crate::store::{CodeFilter, JobFilter, JobRow, Listed, Stopped};
 
 /// List jobs, newest first
 #[derive(Debug, Args)]
@@ -31,6 +33,31 @@ pub(in crate::cli) struct List {
     /// Only follow-ups of this job
     #[arg(long, value_name = "ID")]
     parent: Option<JobId>,
+    /// Only with this error code (slack.not_in_channel), or with a code that begins so (slack.*); without --state, only
+    /// jobs that are not done
+    #[arg(long, value_name = "CODE")]
+    error_code: Option<CodeFilter>,
+    /// Only of this failure group, see `dispatch failures list`; without --state, only jobs that are not done
+    #[arg(long, value_name = "FINGERPRINT")]
+    group: Option<String>,
+    /// Only with this dedupe_key, of any source
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only running on this replica
+    #[arg(long, value_name = "NUMBER")]
+    replica: Option<i64>,
+    /// Only waiting for this cause, as `dispatch jobs show` prints it
+    #[arg(long, value_name = "KEY")]
+    cause: Option<String>,
+    /// Only at this stage
+    #[arg(long)]
+    stage: Option<String>,
+    /// Only accepted within this time: 90s, 15m, 24h, 7d
+    #[arg(long, value_parser = duration::parse, value_name = "LENGTH")]
+    since: Option<Duration>,
+    /// Only jobs that changed this work item, in any account, or a group that it is linked to
+    #[arg(long, value_name = "NUMBER")]
+    work_item: Option<i64>,
     /// Only older than this job; use the last id of a page for the next page
     #[arg(long, value_name = "ID")]
     before: Option<JobId>,
@@ -48,6 +75,14 @@ impl List {
             organization: self.organization,
             source: self.source,
             parent: self.parent,
+            error_code: self.error_code,
+            fingerprint: self.group,
+            dedupe_key: self.key,
+            replica: self.replica,
+            cause: self.cause,
+            stage: self.stage,
+            since: self.since.map(|length| OffsetDateTime::now_utc() - length),
+            work_item: self.work_item,
             before: self.before,
             limit: self.limit,
         };

@@ -6,6 +6,7 @@ use axum::http::Method;
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::console::call::{ActFault, Call, Changed, of_job, tag};
 use crate::console::problem::Problem;
@@ -15,7 +16,7 @@ use crate::console::{answer, pages};
 use crate::job::{JobId, JobState};
 use crate::operations::{self, Explained};
 use crate::store::{
-    Action, ActionResult, Actor, JobFilter, JobRow, JobView, Stopped, Store, Target,
+    Action, ActionResult, Actor, InvalidCode, JobFilter, JobRow, JobView, Stopped, Store, Target,
 };
 
 const VIEWER: Access = Access::From {
@@ -55,6 +56,38 @@ const FILTERS: &[Parameter] = &[
     Parameter {
         name: "parent",
         about: "the job whose follow-ups to list",
+    },
+    Parameter {
+        name: "code",
+        about: "the error code, or its beginning and `*`",
+    },
+    Parameter {
+        name: "group",
+        about: "the failure group",
+    },
+    Parameter {
+        name: "key",
+        about: "the dedupe key",
+    },
+    Parameter {
+        name: "replica",
+        about: "the replica that owns it",
+    },
+    Parameter {
+        name: "cause",
+        about: "the key of what it waits for",
+    },
+    Parameter {
+        name: "stage",
+        about: "the stage",
+    },
+    Parameter {
+        name: "since",
+        about: "accepted at this time or later, RFC 3339",
+    },
+    Parameter {
+        name: "item",
+        about: "the work item that it changed",
     },
     Parameter {
         name: "before",
@@ -223,6 +256,26 @@ pub(in crate::console) struct JobQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) parent: Option<JobId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) replica: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) cause: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) stage: Option<String>,
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(in crate::console) since: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::console) item: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) before: Option<JobId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) limit: Option<i64>,
@@ -252,8 +305,18 @@ pub(in crate::console) async fn page_of_jobs(
     query: &JobQuery,
 ) -> Result<JobPage, Problem> {
     let limit = query::limit(query.limit)?;
+    let code = query.code.as_deref().map(str::parse).transpose();
     let filter = JobFilter {
         state: query.state,
+        error_code: code
+            .map_err(|error: InvalidCode| Problem::invalid_filter(error.to_string()))?,
+        fingerprint: query.group.clone(),
+        dedupe_key: query.key.clone(),
+        replica: query.replica,
+        cause: query.cause.clone(),
+        stage: query.stage.clone(),
+        since: query.since,
+        work_item: query.item,
         pipeline: query.pipeline.clone(),
         organization: organization(call, query.organization.as_deref())?,
         source: call

@@ -12,6 +12,23 @@ use crate::console::problem::Problem;
 use crate::job::{JobId, JobState};
 use crate::store::JobRow;
 
+/// The words of a search.
+const WORDS: [&str; 13] = [
+    "state",
+    "organization",
+    "source",
+    "pipeline",
+    "parent",
+    "code",
+    "group",
+    "key",
+    "replica",
+    "cause",
+    "stage",
+    "since",
+    "item",
+];
+
 /// What a person types into the search field.
 #[derive(serde::Deserialize)]
 struct Search {
@@ -49,15 +66,13 @@ fn target(text: &str) -> Result<String, Problem> {
                 "expected the id of a job, or words such as state:parked and org:acme, got `{word}`"
             ))
         })?;
-        let name = match name {
-            "org" => "organization",
-            "state" | "pipeline" | "source" | "parent" | "organization" => name,
-            other => {
-                return Err(Problem::invalid_filter(format!(
-                    "expected state, org, source, pipeline or parent, got `{other}`"
-                )));
-            }
-        };
+        let name = if name == "org" { "organization" } else { name };
+        if !WORDS.contains(&name) {
+            return Err(Problem::invalid_filter(format!(
+                "expected one of {}, got `{name}`",
+                WORDS.join(", ")
+            )));
+        }
         fields.push((name, value));
     }
     let query = serde_urlencoded::to_string(fields)
@@ -81,7 +96,7 @@ fn chips(query: &JobQuery) -> Markup {
             @for one in [JobState::Ready, JobState::Running, JobState::Waiting, JobState::Parked, JobState::Succeeded, JobState::Cancelled] {
                 a href=(link(Some(one))) aria-current=[(query.state == Some(one)).then_some("true")] { (state(one)) }
             }
-            @for (name, value) in [("organization", &query.organization), ("source", &query.source), ("pipeline", &query.pipeline)] {
+            @for (name, value) in [("organization", &query.organization), ("source", &query.source), ("pipeline", &query.pipeline), ("code", &query.code), ("group", &query.group), ("key", &query.key), ("cause", &query.cause), ("stage", &query.stage)] {
                 @if let Some(value) = value { span.chip { (name) ": " (value) } }
             }
         }

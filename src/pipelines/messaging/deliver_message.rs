@@ -69,67 +69,76 @@ impl Stage for DeliverMessage {
     type Output = DeliveredMessage;
 
     async fn prepare(&self, cx: &Context<'_, Dispatch>) -> PrepareResult<Self> {
-        let notice = cx.payload::<Notice>()?;
-        let message = cx.output::<RenderMessage>()?;
-        in_time(notice.to, OffsetDateTime::now_utc())?;
-        let (destination, channel) =
-            destination(cx.services, &cx.job.organization, notice.to).await?;
-        let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
-        let intent = intent(notice.to, &destination, channel, &message, timeout)?;
-        cx.services
-            .providers
-            .governor
-            .look(&scope(&destination, notice.to, channel))
-            .await?;
-        Ok(Prepared::Effect(Box::new(intent)))
+        let to = cx.payload::<Notice>()?.to;
+        let prepared = prepare(cx, to).await;
+        prepared.map_err(|fault| fault.at(to.place()))
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
-        let effect = cx.stored_effect()?;
-        let message = cx.output::<RenderMessage>()?;
         let to = cx.payload::<Notice>()?.to;
-        let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
-        let config = config(&destination);
-        let deadline = Instant::from_std(effect.deadline);
-        let served = cx
-            .pieces()
-            .get::<Vec<String>>(DELIVERED_TO)
-            .unwrap_or_default();
-        let delivery = Delivery {
-            config: &config,
-            rendered: &message.rendered,
-            key: &effect.key,
-            class: effect.class,
-            deadline,
-            repeated: effect.repeated,
-            served: &served,
-        };
-        let scope = scope(&destination, to, channel);
-        let delivered = cx
-            .services
-            .providers
-            .governor
-            .call(&scope, channel.deliver(delivery))
-            .await??;
-        let Delivered {
-            provider_ref: message_id,
-            refused,
-            rest,
-        } = delivered;
-        if let Some(Rest { served, fault }) = rest {
-            cx.pieces().put_done(DELIVERED_TO, &served);
-            return Err(ChannelFault::from(fault).into());
-        }
-        if !refused.is_empty() {
-            warn_of(&refused, &destination);
-        }
-        Ok(StageOutcome::of(DeliveredMessage {
-            to,
-            message_id: message_id.clone(),
-            refused,
-        })
-        .with_provider_ref(message_id))
+        let delivered = deliver(cx, to).await;
+        delivered.map_err(|fault| fault.at(to.place()))
     }
+}
+
+async fn prepare(cx: &Context<'_, Dispatch>, to: Recipient) -> PrepareResult<DeliverMessage> {
+    let message = cx.output::<RenderMessage>()?;
+    in_time(to, OffsetDateTime::now_utc())?;
+    let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
+    let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
+    let intent = intent(to, &destination, channel, &message, timeout)?;
+    cx.services
+        .providers
+        .governor
+        .look(&scope(&destination, to, channel))
+        .await?;
+    Ok(Prepared::Effect(Box::new(intent)))
+}
+
+async fn deliver(cx: &Context<'_, Dispatch>, to: Recipient) -> StageResult<DeliverMessage> {
+    let effect = cx.stored_effect()?;
+    let message = cx.output::<RenderMessage>()?;
+    let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
+    let config = config(&destination);
+    let deadline = Instant::from_std(effect.deadline);
+    let served = cx
+        .pieces()
+        .get::<Vec<String>>(DELIVERED_TO)
+        .unwrap_or_default();
+    let delivery = Delivery {
+        config: &config,
+        rendered: &message.rendered,
+        key: &effect.key,
+        class: effect.class,
+        deadline,
+        repeated: effect.repeated,
+        served: &served,
+    };
+    let scope = scope(&destination, to, channel);
+    let delivered = cx
+        .services
+        .providers
+        .governor
+        .call(&scope, channel.deliver(delivery))
+        .await??;
+    let Delivered {
+        provider_ref: message_id,
+        refused,
+        rest,
+    } = delivered;
+    if let Some(Rest { served, fault }) = rest {
+        cx.pieces().put_done(DELIVERED_TO, &served);
+        return Err(ChannelFault::from(fault).into());
+    }
+    if !refused.is_empty() {
+        warn_of(&refused, &destination);
+    }
+    Ok(StageOutcome::of(DeliveredMessage {
+        to,
+        message_id: message_id.clone(),
+        refused,
+    })
+    .with_provider_ref(message_id))
 }
 
 fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {

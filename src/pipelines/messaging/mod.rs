@@ -61,6 +61,16 @@ impl Recipient {
             Self::Interaction(job) => format!("interaction:{job}"),
         }
     }
+
+    /// Returns the place that failures name: see [`StageFault::at`](crate::fault::StageFault::at).
+    /// All clicks are one place.
+    #[must_use]
+    pub fn place(self) -> String {
+        match self {
+            Self::DestinationId(_) => self.target(),
+            Self::Interaction(_) => "interaction".to_owned(),
+        }
+    }
 }
 
 /// What happened. Each variant has a template.

@@ -324,7 +324,7 @@ async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
     let database = TestDatabase::new().await;
     make(
         &database,
-        100_010,
+        20_010,
         "state, finished_at",
         "'succeeded', now()",
     )
@@ -339,7 +339,7 @@ async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
     let Some(Stopped { looked, before, .. }) = first.stopped else {
         panic!("it has looked at all jobs: {first:?}")
     };
-    assert_eq!((first.jobs.len(), looked), (0, 100_000));
+    assert_eq!((first.jobs.len(), looked), (0, 20_000));
     let older = store
         .jobs(&JobFilter {
             before: Some(before),
@@ -358,7 +358,7 @@ async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
     assert_eq!(older.stopped, None, "there are no older ones");
 
     database
-        .rows("UPDATE jobs SET state = 'parked' WHERE dedupe_key = '2'")
+        .rows("UPDATE jobs SET state = 'parked', finished_at = NULL WHERE dedupe_key = '2'")
         .await;
     let parked = JobFilter {
         state: Some("parked".parse().expect("a state")),

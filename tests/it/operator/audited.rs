@@ -17,6 +17,8 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch dead-letters list",
     "dispatch demo",
     "dispatch destinations list",
+    "dispatch failures list",
+    "dispatch failures show",
     "dispatch holds list",
     "dispatch identities list",
     "dispatch identities test",
@@ -66,6 +68,9 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
     let account = acme::account_id();
     let url = format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED);
     let mut letters = Vec::new();
+    let group = "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
+        VALUES ('f-1', 'dispatch', 'check_account', 'x.y', 'text')";
+    world.database.rows(group).await;
     for key in ["replayed", "discarded", "shown"] {
         letters.push(letter(world, &message(key)).await);
     }
@@ -234,6 +239,12 @@ fn of_letters_and_the_rest(letters: &[i64]) -> Vec<Case> {
             WORKER,
         ),
         case("tokens revoke ann --yes", "", "token.revoke", WORKER),
+        case(
+            "failures note f-1 --owner ann --yes",
+            "",
+            "failure_group.note",
+            WORKER,
+        ),
         case("keys rotate --yes", "", "keys.rotate", WORKER),
         case(
             "producers register shop --source shop --organization acme --yes",

@@ -5,6 +5,7 @@ mod bulk;
 mod check;
 pub(crate) mod dead_letters;
 mod erasure;
+mod failures;
 mod forged_lines;
 mod jobs;
 mod keys;

@@ -52,8 +52,10 @@ const LIST: u64 = 700;
 const WINDOW: u64 = 10_600;
 /// The limit of a window of 5,000 jobs, read once for the selection and once for the window's end.
 const PREVIEW: u64 = 20_100;
-/// The limit of the end of such a window.
-const EDGE: u64 = 5_010;
+/// The limit of all failure groups, of which there are 2,000, read twice.
+const GROUPS: u64 = 4_100;
+/// The attempts of a time span: every row, and every block of their index.
+const ATTEMPTS: u64 = 41_000;
 /// The limit of all running jobs, read twice, and of the replicas.
 const RUNNING: u64 = 2_200;
 
@@ -119,6 +121,52 @@ pub(super) const CASES: &[Case] = &[
         PREVIEW,
         0,
     ),
+    case("failure_sightings::COUNT", "10001", COUNT, 0),
+    case("failure_sightings::MAKE_ROOM", "200", GROUPS, 4),
+    case(
+        "failure_sightings::SEE_ATTEMPTS",
+        "now() - interval '10 minutes', now() - interval '9 minutes', 100000, 200",
+        ATTEMPTS,
+        0,
+    ),
+    case("failure_sightings::SEE_PARKED", "'', 200", 30, 0),
+    case(
+        "failure_groups::LIST",
+        "NULL, '', NULL, NULL, NULL, NULL, NULL, 50",
+        GROUPS,
+        1,
+    ),
+    case(
+        "failure_groups::LIST",
+        "now(), 'f', 'new', 'dispatch', NULL, 'slack.', 'slack.~', 50",
+        GROUPS,
+        1,
+    ),
+    case("failure_groups::SHOW", "'f-1'", 10, 1),
+    case(
+        "failure_groups::HIT",
+        "'{f-1,f-2,f-3}', 10001, 5",
+        3 * COUNT,
+        0,
+    ),
+    case(
+        "failure_groups::TREND",
+        "'{f-1,f-2}', 200000",
+        2 * ATTEMPTS,
+        0,
+    ),
+    case(
+        "group_difference::IN_GROUP",
+        "'send_follow_ups', 'f-1', 1000",
+        2_100,
+        5,
+    ),
+    case(
+        "group_difference::PASSED",
+        "'check_account', 'f-2', 1000, 20000, 'dispatch'",
+        20_100,
+        5,
+    ),
     case("headers::UNSEALED", "100", 10, 4),
     case("controls::IN_FORCE", "10000", 20, 2),
     case("controls::SHOWN", "10001, 10000", 20, 4),
@@ -137,93 +185,95 @@ pub(super) const CASES: &[Case] = &[
     case("inspect::ATTEMPTS", "job(7)", 10, 4),
     case("inspect::EFFECTS", "job(7)", 10, 4),
     case(
-        "listing::NEWEST",
-        "job(1000000000), job(0), NULL, NULL, NULL, NULL, 50",
-        520,
-        4,
-    ),
-    case(
-        "listing::NEWEST",
-        "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50",
-        WINDOW + 520,
-        2,
-    ),
-    case(
-        "listing::NEWEST",
-        "job(1000000000), job(jobs() - 49), NULL, NULL, NULL, NULL, 50",
-        LIST,
-        2,
-    ),
-    case(
-        "listing::NEWEST",
-        "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50",
+        "listing::AMONG",
+        "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",
         WINDOW,
-        2,
-    ),
-    case(
-        "listing::NEWEST",
-        "job(done_to()), job(done_to() - 5000), 'dispatch', NULL, 'shop-7', 'succeeded', 50",
-        WINDOW,
-        2,
-    ),
-    empty(
-        "listing::NEWEST",
-        "job(done_to()), job(done_to() - 5000), NULL, 'nobody', NULL, NULL, 50",
-        WINDOW,
-    ),
-    case("listing::NEWEST_EDGE", "job(1000000000), 49", 60, 0),
-    case("listing::NEWEST_EDGE", "job(1000000000), 4999", EDGE, 0),
-    case(
-        "listing::WAITING",
-        "job(1000000000), job(waiting_to() - 49), NULL, NULL, NULL, 'waiting', 50",
-        LIST,
-        2,
-    ),
-    empty(
-        "listing::WAITING",
-        "job(held_to() + 5001), job(held_to() + 1), NULL, 'nobody', NULL, 'waiting', 50",
-        WINDOW,
-    ),
-    case("listing::WAITING_EDGE", "job(1000000000), 49", 60, 0),
-    case("listing::WAITING_EDGE", "job(1000000000), 4999", EDGE, 0),
-    case(
-        "listing::PARKED",
-        "job(1000000000), job(parked_to() - 49), NULL, NULL, NULL, 'parked', 50",
-        LIST,
-        2,
-    ),
-    case(
-        "listing::PARKED",
-        "job(parked_to() + 1), job(parked_to() - 4999), NULL, 'org-7', NULL, 'parked', 50",
-        WINDOW,
-        2,
-    ),
-    case("listing::PARKED_EDGE", "job(1000000000), 49", 60, 0),
-    case("listing::PARKED_EDGE", "job(1000000000), 4998", EDGE, 0),
-    case(
-        "listing::FOLLOW_UPS",
-        "job(1000000000), job(running_to() + family() - 49), NULL, NULL, NULL, NULL, 50, job(held_to() + 1)",
-        LIST,
-        2,
-    ),
-    case(
-        "listing::FOLLOW_UPS_EDGE",
-        "job(1000000000), 49, job(held_to() + 1)",
-        60,
         0,
     ),
     case(
-        "listing::FOLLOW_UPS_EDGE",
-        "job(1000000000), 4999, job(held_to() + 1)",
-        EDGE,
-        0,
-    ),
-    case(
-        "listing::RUNNING",
-        "job(1000000000), job(0), NULL, NULL, NULL, 'running', 50",
-        RUNNING,
+        "listing::AMONG",
+        "some_jobs(done_to() - 49, done_to()), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 50",
+        LIST,
         2,
     ),
+    case(
+        "listing::COUNT_AMONG",
+        "some_jobs(1, 5000), NULL, 'org-7', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+        WINDOW,
+        0,
+    ),
+    case("open_jobs::OPEN", "10001", 4 * COUNT, 0),
+    case("open_jobs::OPEN_OF_ORGANIZATION", "40001, 'org-7'", 500, 0),
+    empty("open_jobs::OPEN_OF_ORGANIZATION", "40001, 'nobody'", 500),
+    case("ways::NEWEST", "job(done_to()), job(0), 5000", 10, 1),
+    empty("ways::NEWEST", "job(1000000000), job(999999999), 5000", 10),
+    case("ways::WAITING", "job(1000000000), job(0), 50", 10, 1),
+    case("ways::PARKED", "job(1000000000), job(0), 5000", 10, 1),
+    case("ways::RUNNING", "job(1000000000), job(0), 50", RUNNING, 0),
+    case("ways::OF_REPLICA", "job(1000000000), job(0), 50, 1", 500, 0),
+    empty("ways::OF_REPLICA", "job(1000000000), job(0), 50, 499", 10),
+    case(
+        "ways::FOLLOW_UPS",
+        "job(1000000000), job(0), 5000, job(held_to() + 1)",
+        10,
+        1,
+    ),
+    case(
+        "ways::PARKED_OF_GROUP",
+        "job(1000000000), job(0), 5000, 'f-1'",
+        10,
+        1,
+    ),
+    empty(
+        "ways::PARKED_OF_GROUP",
+        "job(1000000000), job(0), 5000, 'f-2'",
+        10,
+    ),
+    case(
+        "ways::OF_GROUP",
+        "job(1000000000), job(0), 50, 'f-1'",
+        10,
+        1,
+    ),
+    case(
+        "ways::OF_GROUP",
+        "job(1000000000), job(0), 50, 'f-2'",
+        10,
+        1,
+    ),
+    case(
+        "ways::OF_CODE",
+        "job(1000000000), job(0), 50, 'slack.', 'slack.~'",
+        120,
+        1,
+    ),
+    case(
+        "ways::OF_CODE",
+        "job(1000000000), job(0), 50, 'a', 'z'",
+        200,
+        1,
+    ),
+    empty(
+        "ways::OF_CODE",
+        "job(1000000000), job(0), 50, 'discord.', 'discord.~'",
+        20,
+    ),
+    case(
+        "ways::OF_CAUSE",
+        "job(1000000000), job(0), 50, 'identity:1'",
+        200,
+        1,
+    ),
+    empty(
+        "ways::OF_CAUSE",
+        "job(1000000000), job(0), 50, 'identity:9'",
+        20,
+    ),
+    case("ways::OF_KEY", "job(1000000000), job(0), 50, 'k-7'", 150, 0),
+    empty("ways::OF_KEY", "job(1000000000), job(0), 50, 'nobody'", 150),
+    case("ways::OPEN_OF_ORGANIZATION", "10001, 'org-7'", 500, 1),
+    empty("ways::OPEN_OF_ORGANIZATION", "10001, 'nobody'", 500),
+    empty("ways::OF_WORK_ITEM", "10000, 17", 20),
     case("overdue::OVERDUE", "500, 'deadline_exceeded', ''", 20, 4),
     case(
         "parked::FINGERPRINTS",

@@ -26,7 +26,8 @@ const FILL: &str = "
         CASE WHEN k.reason <> 'children' THEN 1 + n % 3 END,
         CASE WHEN k.reason IN ('children', 'installation_disabled') THEN now() - interval '1 hour' END,
         CASE WHEN k.reason = 'children' THEN 1 ELSE 0 END,
-        CASE WHEN k.state = 'parked' THEN 'slack.not_in_channel' END, CASE WHEN k.state = 'parked' THEN 'f-1' END,
+        CASE WHEN k.state = 'parked' THEN 'slack.not_in_channel' WHEN k.state = 'ready' AND n % 10 = 1 THEN 'slack.server_error' END,
+        CASE WHEN k.state = 'parked' THEN 'f-1' WHEN k.state = 'ready' AND n % 10 = 1 THEN 'f-2' END,
         CASE WHEN k.state = 'succeeded' THEN now() END, CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN now() - interval '1 hour' END,
         CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN 1 + n / 10 % 20 END, CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END, 200
     FROM generate_series(1, {jobs}) n CROSS JOIN LATERAL (SELECT
@@ -40,6 +41,11 @@ const FILL: &str = "
         SELECT id, 1, 'check_account', 1, '{}', 1, 1, 1, now() FROM jobs ORDER BY id LIMIT 20000;
     INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
         SELECT id, 1, 'send_follow_ups', 1, 'retried', 'code', 'message', 1, 1, 1 FROM jobs ORDER BY id LIMIT 20000;
+    UPDATE attempts SET fingerprint = 'f-1', at = now() - interval '570 seconds'
+        WHERE job_id IN (SELECT id FROM jobs ORDER BY id LIMIT 20);
+    INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample, last_seen_at)
+        SELECT 'f-' || n, 'dispatch', 'send_follow_ups', 'slack.not_in_channel', 'text', now() - n * interval '1 second'
+        FROM generate_series(1, 2000) n;
     INSERT INTO effects (job_id, key, generation, stage, target, class, state, detail, epoch, deadline_at)
         SELECT id, 'key', 1, 'send_follow_ups', 'target', 'K2', 'confirmed', '{}', 1, now() FROM jobs ORDER BY id LIMIT 20000;
     INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
@@ -66,6 +72,8 @@ const FILL: &str = "
 const NAMES: &str = "
     CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
         SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
+    CREATE FUNCTION some_jobs(first bigint, last bigint) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
+        SELECT array_agg(job(n)) FROM generate_series(first, last) n $$;
     CREATE FUNCTION scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$
         SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
 
