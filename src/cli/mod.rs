@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** only `cli` prints.
 
+mod audit;
 mod check;
 mod connect;
 mod consent;
@@ -29,6 +30,7 @@ mod secret;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
+mod stuck;
 mod topology;
 mod tracker;
 mod worker;
@@ -75,6 +77,9 @@ enum Other {
     Jobs(jobs::Jobs),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    Stuck(stuck::Stuck),
+    #[command(subcommand)]
+    Audit(audit::Audit),
     #[command(subcommand)]
     Holds(holds::Holds),
     #[command(subcommand)]
@@ -175,6 +180,8 @@ impl Other {
             Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Audit(audit) => audit.run(output).await,
+            Self::Stuck(stuck) => stuck.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Producers(producers) => producers.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,

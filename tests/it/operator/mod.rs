@@ -1,5 +1,6 @@
 //! The commands of an operator.
 
+mod audit_list;
 mod audited;
 mod bulk;
 mod check;
@@ -10,3 +11,4 @@ mod jobs;
 mod keys;
 mod registry;
 mod secret_settings;
+mod stuck;
