@@ -31,6 +31,8 @@ pub mod names {
     pub const ATTEMPTS: &str = "dispatch_attempts_total";
     /// Counter: jobs taken over from dead replicas.
     pub const TAKEOVERS: &str = "dispatch_takeovers_total";
+    /// Gauge, `code`: jobs that do not move, by stuck code; counted up to 10,000.
+    pub const STUCK: &str = "dispatch_stuck";
     /// Counter: runs that ended because another owner or an action had raised the job's epoch.
     pub const FENCED: &str = "dispatch_fenced_total";
     /// Counter: wake-ups published.
@@ -239,6 +241,10 @@ fn describe_jobs() {
     describe_counter!(
         names::ATTEMPTS,
         "Stage attempts that did not succeed, by pipeline, stage and outcome"
+    );
+    describe_gauge!(
+        names::STUCK,
+        "Jobs that do not move, by code; counted up to 10,000"
     );
     describe_counter!(names::TAKEOVERS, "Jobs taken over from dead replicas");
     describe_counter!(

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** only `cli` prints.
 
+mod audit;
 mod check;
 mod completions;
 mod connect;
@@ -33,6 +34,7 @@ mod secret;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
+mod stuck;
 mod tokens;
 mod topology;
 mod tracker;
@@ -83,6 +85,9 @@ enum Other {
     Failures(failures::Failures),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    Stuck(stuck::Stuck),
+    #[command(subcommand)]
+    Audit(audit::Audit),
     #[command(subcommand)]
     Holds(holds::Holds),
     #[command(subcommand)]
@@ -191,6 +196,8 @@ impl Other {
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::Failures(failures) => failures.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Audit(audit) => audit.run(output).await,
+            Self::Stuck(stuck) => stuck.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Producers(producers) => producers.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,

@@ -20,6 +20,7 @@ mod quotas;
 mod releases;
 mod retention;
 mod stamps;
+mod stuck;
 mod takeover;
 
 use std::collections::HashMap;
@@ -34,7 +35,9 @@ pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;
 use crate::secrets::Keyring;
-use crate::store::{CauseCursor, Count, HoldCursor, Keep, SightingCursor, Store, Tables};
+use crate::store::{
+    CauseCursor, Count, HoldCursor, Keep, PipelineLanes, SightingCursor, Store, Tables,
+};
 use crate::tracker::Tracker;
 use crate::worker::{DueAnnouncements, IntakeThrottle, LaneLimiter, Lease, Quotas, WorkerContext};
 
@@ -99,6 +102,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
                 store: store.clone(),
                 quotas,
             }),
+            keeping.task(stuck::CountStuck::new(
+                store.clone(),
+                PipelineLanes::of(&context.registry),
+            )),
             keeping.task(backlog::CountBacklog {
                 store,
                 throttle: Arc::clone(&throttle),

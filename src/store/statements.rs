@@ -2,9 +2,9 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    backlog, cancel_many, causes, controls, dead_letters, discard_many, due, failure_groups,
-    failure_sightings, group_difference, headers, inspect, listing, open_jobs, overdue, parked,
-    quotas, releases, resolve, takeover, ways,
+    audit_rows, backlog, cancel_many, causes, controls, dead_letters, discard_many, due,
+    failure_groups, failure_sightings, group_difference, headers, inspect, listing, open_jobs,
+    overdue, parked, quotas, releases, resolve, stuck, takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -60,10 +60,21 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("releases::MOVE", releases::MOVE),
     ("releases::END", releases::END),
     ("causes::CAUSES", causes::CAUSES),
+    ("stuck::OWNER_DEAD", stuck::OWNER_DEAD),
+    ("stuck::NO_PROGRESS", stuck::NO_PROGRESS),
+    ("stuck::RETRYING_LONG", stuck::RETRYING_LONG),
+    ("stuck::PARKED", stuck::PARKED),
+    ("stuck::OF_CODE", stuck::OF_CODE),
+    ("stuck::WAITING", stuck::WAITING),
+    ("stuck::HELD", stuck::HELD),
+    ("stuck::NOT_WOKEN", stuck::NOT_WOKEN),
+    ("stuck::NO_CONSUMERS", stuck::NO_CONSUMERS),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
+    ("audit_rows::NEWEST", audit_rows::NEWEST),
+    ("audit_rows::OF_JOB", audit_rows::OF_JOB),
     ("cancel_many::PAGE", cancel_many::PAGE),
     ("cancel_many::PAGE_HALTED", cancel_many::PAGE_HALTED),
     ("controls::SHOWN", controls::SHOWN),

@@ -11,6 +11,7 @@ use crate::support::{TestWorld, WORKER, acme};
 
 /// Commands that change no row of the database, or whose record is the worker's own rows.
 const NOT_AUDITED: &[&str] = &[
+    "dispatch audit list",
     "dispatch check",
     "dispatch console",
     "dispatch completions",
@@ -37,6 +38,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch schema",
     "dispatch settings",
     "dispatch tokens list",
+    "dispatch stuck",
     "dispatch topology check",
     "dispatch topology declare",
     "dispatch worker",

@@ -130,6 +130,7 @@ async fn a_resolved_group_regresses_when_it_is_seen_again() {
         who: "olga".to_owned(),
         role: Role::Operator,
         reason: None,
+        request: None,
     };
     let changes = GroupNote {
         owner: Some("ann".to_owned()),

@@ -1,5 +1,6 @@
 //! The commands of an operator.
 
+mod audit_list;
 mod audited;
 mod bulk;
 mod check;
@@ -11,3 +12,4 @@ mod jobs;
 mod keys;
 mod registry;
 mod secret_settings;
+mod stuck;

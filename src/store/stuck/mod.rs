@@ -1,0 +1,230 @@
+//! Jobs that do not move, by named codes: how many there are, which one has stood longest, and
+//! what to do. Every statement reads a bounded number of rows along an index, and each code is
+//! read alone, so that one that fails hides no other.
+
+mod codes;
+mod predicates;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::count::CappedCount;
+use super::error::StoreError;
+use super::handle::Store;
+use super::sql::query;
+use crate::engine::{Product, Registry};
+use crate::fault;
+use crate::job::{JobId, WaitReason};
+
+pub use codes::{StuckCode, UnknownCode};
+pub(super) use predicates::{
+    HELD, NO_CONSUMERS, NO_PROGRESS, NOT_WOKEN, OF_CODE, OWNER_DEAD, PARKED, RETRYING_LONG, WAITING,
+};
+
+/// The jobs of one code.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct StuckRow {
+    /// The code.
+    pub code: StuckCode,
+    /// What it means.
+    pub sentence: &'static str,
+    /// Which jobs are counted, in words.
+    pub predicate: &'static str,
+    /// Jobs are counted after this time in the state of the predicate.
+    pub after_seconds: u32,
+    /// What to do: a command.
+    pub next: &'static str,
+    /// The operation behind the command, if it is an operator's action.
+    pub operation: Option<&'static str>,
+    /// Number of jobs; `None` if it could not be read.
+    #[schemars(with = "Option<i64>")]
+    pub count: Option<CappedCount>,
+    /// Since when the oldest of the counted jobs has stood.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
+    pub oldest: Option<OffsetDateTime>,
+    /// Those that have stood longest.
+    pub examples: Vec<StuckExample>,
+    /// Why the code could not be read.
+    pub error: Option<String>,
+}
+
+/// A job that is stuck.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct StuckExample {
+    /// The job.
+    #[schemars(with = "String")]
+    pub id: JobId,
+    /// Its organization.
+    pub organization: String,
+    /// Since when it has stood.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
+    pub since: OffsetDateTime,
+    /// The stage, the replica, the lane, the error code or the hold, as the code needs it.
+    pub detail: Option<String>,
+}
+
+/// The pipelines with their lanes.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineLanes {
+    pub(super) pipelines: Vec<String>,
+    pub(super) lanes: Vec<String>,
+}
+
+impl PipelineLanes {
+    /// Returns the pipelines and lanes of a registry.
+    #[must_use]
+    pub fn of<P: Product>(registry: &Registry<P>) -> Self {
+        let (pipelines, lanes) = registry
+            .iter()
+            .map(|pipeline| (pipeline.name.to_owned(), pipeline.lane.name.to_owned()))
+            .unzip();
+        Self { pipelines, lanes }
+    }
+}
+
+impl StuckRow {
+    fn new(code: StuckCode) -> Self {
+        let about = code.about();
+        Self {
+            code,
+            sentence: about.sentence,
+            predicate: about.predicate,
+            after_seconds: about.after_seconds,
+            next: about.next,
+            operation: about.operation,
+            count: None,
+            oldest: None,
+            examples: Vec::new(),
+            error: None,
+        }
+    }
+
+    fn failed(code: StuckCode, error: String) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::new(code)
+        }
+    }
+}
+
+impl Store {
+    /// Returns a row for each code, in the order of [`StuckCode::ALL`]. A row that could not be
+    /// read carries the error. Once there is no connection, the rest is not tried.
+    pub async fn stuck(&self, lanes: &PipelineLanes) -> Vec<StuckRow> {
+        let mut rows = Vec::with_capacity(StuckCode::ALL.len());
+        let mut away: Option<String> = None;
+        for code in StuckCode::ALL {
+            let row = match &away {
+                Some(why) => StuckRow::failed(*code, why.clone()),
+                None => match self.stuck_code(*code, lanes).await {
+                    Ok(row) => row,
+                    Err(error) => {
+                        let why = fault::chain(&error);
+                        if matches!(error, StoreError::Pool(_)) {
+                            away = Some(why.clone());
+                        }
+                        StuckRow::failed(*code, why)
+                    }
+                },
+            };
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// Returns the jobs of one code.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stuck_code(
+        &self,
+        code: StuckCode,
+        lanes: &PipelineLanes,
+    ) -> Result<StuckRow, StoreError> {
+        let after = f64::from(code.about().after_seconds);
+        let (rows, after): (&(dyn ToSql + Sync), &(dyn ToSql + Sync)) =
+            (&CappedCount::ROWS, &after);
+        let found = match code {
+            StuckCode::OwnerDead => self.found(OWNER_DEAD, &[rows, after]).await?,
+            StuckCode::NoProgress => self.found(NO_PROGRESS, &[rows, after]).await?,
+            StuckCode::RetryingLong => self.found(RETRYING_LONG, &[rows, after]).await?,
+            StuckCode::Parked => self.found(PARKED, &[rows, after]).await?,
+            StuckCode::UnknownOutcome => {
+                self.found(OF_CODE, &[rows, after, &fault::codes::UNKNOWN_OUTCOME])
+                    .await?
+            }
+            StuckCode::CrashLoop => {
+                self.found(OF_CODE, &[rows, after, &fault::codes::CRASH_LOOP])
+                    .await?
+            }
+            StuckCode::WaitingConfiguration
+            | StuckCode::WaitingReauthentication
+            | StuckCode::WaitingVersion => {
+                let reasons = reasons(code);
+                self.found(WAITING, &[rows, after, &reasons]).await?
+            }
+            StuckCode::Held => self.found(HELD, &[rows, after]).await?,
+            StuckCode::NotWoken => self.found(NOT_WOKEN, &[rows, after]).await?,
+            StuckCode::NoConsumers => {
+                let PipelineLanes { pipelines, lanes } = lanes;
+                self.found(NO_CONSUMERS, &[rows, after, pipelines, lanes])
+                    .await?
+            }
+        };
+        let (count, examples) = found;
+        Ok(StuckRow {
+            count: Some(count),
+            oldest: examples.first().map(|example| example.since),
+            examples,
+            ..StuckRow::new(code)
+        })
+    }
+
+    /// Returns the number of jobs that a statement finds, and those that have stood longest.
+    async fn found(
+        &self,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<(CappedCount, Vec<StuckExample>), StoreError> {
+        let rows = query(&self.client().await?, statement, parameters).await?;
+        let count = rows.first().map_or(Ok(0), |row| row.try_get("jobs"))?;
+        let examples = rows
+            .iter()
+            .map(|row| {
+                Ok(StuckExample {
+                    id: JobId(row.try_get::<_, Uuid>("id")?),
+                    organization: row.try_get("organization")?,
+                    since: row.try_get("since")?,
+                    detail: row.try_get("detail")?,
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok((CappedCount::of(count), examples))
+    }
+}
+
+/// Returns the stored reasons for which the jobs of a code wait.
+fn reasons(code: StuckCode) -> Vec<&'static str> {
+    let reasons: &[WaitReason] = match code {
+        StuckCode::WaitingConfiguration => {
+            &[WaitReason::Configuration, WaitReason::InstallationDisabled]
+        }
+        StuckCode::WaitingReauthentication => &[WaitReason::Reauthentication],
+        StuckCode::WaitingVersion => &[WaitReason::Version],
+        StuckCode::OwnerDead
+        | StuckCode::NoProgress
+        | StuckCode::RetryingLong
+        | StuckCode::Parked
+        | StuckCode::UnknownOutcome
+        | StuckCode::Held
+        | StuckCode::NotWoken
+        | StuckCode::NoConsumers
+        | StuckCode::CrashLoop => &[],
+    };
+    reasons.iter().map(|reason| reason.word()).collect()
+}
