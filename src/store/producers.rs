@@ -96,7 +96,9 @@ impl Store {
     pub async fn tenant(&self, target: &Target) -> Result<Option<Tenant>, StoreError> {
         let client = self.client().await?;
         let row = match target {
-            Target::Id(id) => query_opt(&client, TENANT, &[&id.0]).await?,
+            Target::Id(id) | Target::Version { id, .. } => {
+                query_opt(&client, TENANT, &[&id.0]).await?
+            }
             Target::Key { source, dedupe_key } => {
                 query_opt(&client, TENANT_OF_KEY, &[source, dedupe_key]).await?
             }

@@ -3,7 +3,7 @@
 
 use super::{
     backlog, cancel_many, causes, controls, dead_letters, discard_many, due, headers, inspect,
-    listing, overdue, parked, quotas, releases, resolve, takeover,
+    listing, overdue, parked, quotas, releases, repeats, resolve, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -76,6 +76,7 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("listing::FOLLOW_UPS_EDGE", listing::FOLLOW_UPS_EDGE),
     ("listing::RUNNING", listing::RUNNING),
     ("releases::WAITING", releases::WAITING),
+    ("repeats::MAY_REPEAT", repeats::MAY_REPEAT),
     ("resolve::OPEN", resolve::OPEN),
     ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),
     ("resolve::COUNT", resolve::COUNT),

@@ -425,6 +425,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         match answer {
             ActionResult::Done { .. } | ActionResult::Already(..) => Ok(Taken::Nothing),
             ActionResult::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
+            // A message names no version.
+            ActionResult::MovedOn { .. } => Ok(Taken::Nothing),
             ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid {
                 path: job.to_string(),
                 detail: why,

@@ -108,6 +108,11 @@ pub(super) fn print_result(
             })?;
         }
         ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
+        ActionResult::MovedOn {
+            job, state, stage, ..
+        } => bail!(
+            "job {job}: it has moved on meanwhile and is {state} at {stage}; look at it again"
+        ),
         ActionResult::NoSuchJob => bail!("there is no such job"),
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod dead_letters;
 mod erasure;
 mod forged_lines;
+mod job_actions;
 mod jobs;
 mod keys;
 mod registry;

@@ -63,6 +63,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, &[], V17),
     migration!(18, &[], V18),
     migration!(19, &[], V19),
+    migration!(21, &[], V21),
 ];
 
 const V1: &[Expectation] = &[
@@ -302,5 +303,13 @@ const V19: &[Expectation] = &[
         "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
             VALUES (repeat('f', 201), 'dispatch', 'check_account', 'x.y', 'text')",
         "refused: failure_groups_fingerprint_check",
+    ),
+];
+
+const V21: &[Expectation] = &[
+    expect("SELECT version, replaced_by FROM job_inputs", "1 ann"),
+    expect(
+        "UPDATE job_inputs SET version = 0",
+        "refused: job_inputs_version_check",
     ),
 ];
