@@ -156,6 +156,8 @@ pub mod codes {
     pub const DEADLINE_EXCEEDED: &str = "deadline_exceeded";
     /// The job's owners died too often without a commit in between.
     pub const CRASH_LOOP: &str = "crash_loop";
+    /// A person has parked the job.
+    pub const PARKED_BY_PERSON: &str = "operator.parked";
 }
 
 /// What a person can do about [`codes::DEADLINE_EXCEEDED`].

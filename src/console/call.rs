@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::query;
 use super::routes::Route;
 use super::state::Console;
-use crate::job::JobId;
+use crate::job::{Epoch, Generation, JobId};
 use crate::operations::OperationError;
 use crate::store::{ActionResult, Actor, JobRow, Request, RequestKey, Store, StoreError, Target};
 
@@ -172,8 +172,8 @@ impl Call {
                 let (generation, epoch) = version(&tag).ok_or_else(wrong_tag)?;
                 Ok(Target::Version {
                     id,
-                    generation,
-                    epoch,
+                    generation: Generation(generation),
+                    epoch: Epoch(epoch),
                 })
             }
         }
@@ -328,7 +328,7 @@ pub(super) fn of_job(result: ActionResult) -> Result<Changed, ActFault> {
                 "expected the job as it was when it was shown; now it is {state} at stage {stage}"
             ));
             problem.now =
-                Some(json!({"etag": tag(generation, epoch), "state": state, "stage": stage}));
+                Some(json!({"etag": tag(generation.0, epoch.0), "state": state, "stage": stage}));
             Err(problem.into())
         }
     }

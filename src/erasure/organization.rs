@@ -74,6 +74,7 @@ const OF_JOBS: &[(&str, &str)] = &[
     ("attempts", OF_JOB),
     ("effects", OF_JOB),
     ("announcements", OF_JOB),
+    ("job_inputs", OF_JOB),
     ("job_keys", OF_JOB),
     ("seen_events", OF_JOB),
     (

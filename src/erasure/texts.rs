@@ -24,6 +24,11 @@ const TEXTS: &[Columns] = &[
         json: &["payload", "partial"],
     },
     Columns {
+        table: "job_inputs",
+        text: &["replaced_by"],
+        json: &["payload"],
+    },
+    Columns {
         table: "checkpoints",
         text: &[],
         json: &["output"],

@@ -88,6 +88,18 @@ pub fn decode_intake(
     })
 }
 
+/// Decodes an intake message that stands for a stored job, whose interaction is kept.
+pub(super) fn decode_again(
+    body: &[u8],
+    envelope: &Envelope,
+    interaction: Option<Interaction>,
+) -> Result<Request, Refusal> {
+    match checked(body, envelope)? {
+        Checked::Job(job) => Ok(job.with(interaction)),
+        Checked::Newer(newer) => Err(Refusal::UnknownSchema(newer.schema)),
+    }
+}
+
 /// Checks an intake message as [`decode_intake`] does, and returns its source and dedupe key.
 /// Nothing is sealed.
 ///
@@ -164,19 +176,24 @@ fn checked(body: &[u8], envelope: &Envelope) -> Result<Checked, Refusal> {
 
 impl CheckedJob {
     /// Returns the job as stored, with its secrets hashed or sealed for the row of the job `id`.
-    fn sealed(self, keyring: &Keyring, id: JobId) -> Request {
+    fn sealed(mut self, keyring: &Keyring, id: JobId) -> Request {
+        let row = id.to_string();
+        let interaction = self.wire.interaction.take().map(|given| Interaction {
+            application_id: given.application_id,
+            sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
+            message_id: given.message_id,
+        });
+        self.with(interaction)
+    }
+
+    /// Returns the job as stored, with this interaction and with its other secrets hashed.
+    fn with(self, interaction: Option<Interaction>) -> Request {
         let Self {
             wire,
             source,
             dedupe_key,
             ..
         } = self;
-        let row = id.to_string();
-        let interaction = wire.interaction.map(|given| Interaction {
-            application_id: given.application_id,
-            sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
-            message_id: given.message_id,
-        });
         let events = wire.events.into_iter().map(|event| HookEvent {
             payload: event.payload,
             secret_sha256: event.shared_secret.as_deref().map(sha256_hex),

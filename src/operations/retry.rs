@@ -4,11 +4,12 @@
 use serde_json::json;
 
 use super::OperationError;
+use super::possible::{JobAction, obstacle};
 use crate::fault::codes;
-use crate::job::{JobState, WaitReason};
-use crate::store::{Action, ActionResult, Actor, JobChange, LockedJob, Store, Target, execute};
+use crate::job::JobState;
+use crate::store::{Action, ActionResult, Actor, JobChange, Store, Target, execute};
 
-const RETRY: &str = "
+pub(super) const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
         wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END,
         read_again = read_again OR state = 'parked'
@@ -29,38 +30,23 @@ pub async fn retry(
     actor: &Actor,
     target: &Target,
 ) -> Result<ActionResult, OperationError> {
-    let result = store.change_job(actor, Action::Retry, target, async |tx, job| {
-        if job.state == JobState::Running {
-            return Ok(JobChange::Already);
-        }
-        if let Some(why) = obstacle(job) {
-            return Ok(JobChange::Refused(why));
-        }
-        if job.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
-            execute(tx, ALLOW_REPEAT, &[&job.id.0]).await?;
-        }
-        execute(tx, RETRY, &[&job.id.0]).await?;
-        Ok(JobChange::Done {
-            now: JobState::Ready,
-            after: json!({"state": "ready"}),
+    store
+        .change_job(actor, Action::Retry, target, async |tx, job| {
+            let row = &job.row;
+            if row.state == JobState::Running {
+                return Ok(JobChange::Already);
+            }
+            if let Some(why) = obstacle(JobAction::Retry, row) {
+                return Ok(JobChange::Refused(why));
+            }
+            if row.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
+                execute(tx, ALLOW_REPEAT, &[&row.id.0]).await?;
+            }
+            execute(tx, RETRY, &[&row.id.0]).await?;
+            Ok(JobChange::Done {
+                now: JobState::Ready,
+                after: json!({"state": "ready"}),
+            })
         })
-    });
-    Ok(result.await?)
-}
-
-/// Returns why the job cannot be retried, and what to do instead.
-fn obstacle(job: &LockedJob) -> Option<String> {
-    match (job.state, job.wait_reason()) {
-        (JobState::Succeeded | JobState::Cancelled, _) => Some(format!(
-            "it is {}; publish it again with a new dedupe_key",
-            job.state
-        )),
-        (JobState::Waiting, Some(WaitReason::Children)) => {
-            Some("it waits for its follow-ups; retry the one that is parked".to_owned())
-        }
-        (JobState::Waiting, Some(WaitReason::Configuration)) => {
-            Some("it waits for an account; use `dispatch jobs configure`".to_owned())
-        }
-        (JobState::Ready | JobState::Running | JobState::Waiting | JobState::Parked, _) => None,
-    }
+        .await
 }

@@ -1,6 +1,7 @@
 //! The product: the list of pipelines and their lanes, and the services that their stages use.
 
 pub mod assignee_sync;
+pub mod by_hand;
 pub mod connection_tests;
 pub mod dispatch;
 mod fault;

@@ -9,10 +9,10 @@ use super::announcements::announce;
 use super::audit::{Action, Actor, write_audit};
 use super::error::StoreError;
 use super::handle::Store;
-use super::job_row::state_of;
+use super::job_row::{JobRow, job_columns, job_row};
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
-use crate::job::{JobId, JobState, WaitReason};
+use crate::job::{Epoch, Generation, JobId, JobState, WaitReason};
 use crate::message::outcome;
 
 /// The job that an action is for.
@@ -20,22 +20,22 @@ use crate::message::outcome;
 pub enum Target {
     /// The job with this id.
     Id(JobId),
-    /// The job with this id, if it is still at this version: nothing has claimed or changed it
-    /// since.
-    Version {
-        /// Its id.
-        id: JobId,
-        /// Its generation.
-        generation: i32,
-        /// Its epoch.
-        epoch: i64,
-    },
     /// The job with this producer's key.
     Key {
         /// Name of the producer.
         source: String,
         /// The dedupe key.
         dedupe_key: String,
+    },
+    /// The job with this id, only if it is still at this version: what a person has seen is what
+    /// the action is for.
+    Version {
+        /// Id of the job.
+        id: JobId,
+        /// Its generation.
+        generation: Generation,
+        /// Its epoch.
+        epoch: Epoch,
     },
 }
 
@@ -59,13 +59,13 @@ pub enum ActionResult {
     MovedOn {
         /// The job.
         job: JobId,
-        /// Its generation now.
-        generation: i32,
-        /// Its epoch now.
-        epoch: i64,
-        /// Its state now.
+        /// Its present generation.
+        generation: Generation,
+        /// Its present epoch.
+        epoch: Epoch,
+        /// Its present state.
         state: JobState,
-        /// Its stage now.
+        /// The stage due now.
         stage: String,
     },
     /// There is no such job.
@@ -91,56 +91,20 @@ pub enum JobChange {
 /// A job whose row is locked, and its parent's before it.
 #[derive(Debug)]
 pub struct LockedJob {
-    /// The job.
-    pub id: JobId,
-    /// Its parent, if it is a follow-up.
-    pub parent: Option<JobId>,
-    /// Its state.
-    pub state: JobState,
-    /// The stored word of the reason why it waits; a newer worker may have written it.
-    wait_word: Option<String>,
+    /// Its row.
+    pub row: JobRow,
     /// The account that it was configured with.
     pub account: Option<String>,
-    /// The code of its last failure.
-    pub error_code: Option<String>,
-    /// Its stage.
-    pub stage: String,
-    /// Its generation.
-    pub generation: i32,
-    /// Its epoch.
-    pub epoch: i64,
-}
-
-impl LockedJob {
-    /// Returns the result if the target names another version of the job.
-    fn moved_on(&self, target: &Target) -> Option<ActionResult> {
-        match target {
-            Target::Version {
-                generation, epoch, ..
-            } if (*generation, *epoch) != (self.generation, self.epoch) => {
-                Some(ActionResult::MovedOn {
-                    job: self.id,
-                    generation: self.generation,
-                    epoch: self.epoch,
-                    state: self.state,
-                    stage: self.stage.clone(),
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns why it waits, if this version knows the reason.
-    #[must_use]
-    pub fn wait_reason(&self) -> Option<WaitReason> {
-        self.wait_word.as_deref()?.parse().ok()
-    }
 }
 
 const FIND_KEY: &str =
     "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
-const LOCKED: &str = "SELECT state, wait_reason, account, error_code, stage, generation, epoch FROM jobs WHERE id = $1 FOR UPDATE";
+const LOCKED: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", j.account FROM jobs j WHERE j.id = $1 FOR UPDATE OF j"
+);
 
 /// The assignments that cancel a row of `jobs`, for one job or many.
 macro_rules! cancelled {
@@ -172,6 +136,18 @@ const CONFIGURE: &str = "
         partial = NULL, read_again = false
     WHERE id = $1";
 
+impl Target {
+    /// Returns whether the job is at the version that is asked for, if one is.
+    fn is_at(&self, row: &JobRow) -> bool {
+        match self {
+            Self::Id(_) | Self::Key { .. } => true,
+            Self::Version {
+                generation, epoch, ..
+            } => (generation.0, epoch.0) == (row.generation, row.epoch),
+        }
+    }
+}
+
 impl Store {
     /// Locks a job, makes a change of it and writes the audit row, in one transaction. `change`
     /// judges the locked row first; if it changes nothing, nothing is written.
@@ -179,32 +155,39 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotPermitted`]; errors of `change`, and [`StoreError`]. Nothing is changed
     /// then.
-    pub async fn change_job(
+    pub async fn change_job<E: From<StoreError>>(
         &self,
         actor: &Actor,
         action: Action,
         target: &Target,
-        change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, StoreError>,
-    ) -> Result<ActionResult, StoreError> {
+        change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, E>,
+    ) -> Result<ActionResult, E> {
         actor.permit(action)?;
         let mut client = self.client().await?;
-        let tx = client.transaction().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
         let Some(job) = find(&tx, target).await? else {
             return Ok(ActionResult::NoSuchJob);
         };
-        if let Some(moved_on) = job.moved_on(target) {
-            return Ok(moved_on);
+        let row = &job.row;
+        if !target.is_at(row) {
+            return Ok(ActionResult::MovedOn {
+                job: row.id,
+                generation: Generation(row.generation),
+                epoch: Epoch(row.epoch),
+                state: row.state,
+                stage: row.stage.clone(),
+            });
         }
         match change(&tx, &job).await? {
-            JobChange::Already => Ok(ActionResult::Already(job.id, job.state)),
-            JobChange::Refused(why) => Ok(ActionResult::Refused(job.id, why)),
+            JobChange::Already => Ok(ActionResult::Already(row.id, row.state)),
+            JobChange::Refused(why) => Ok(ActionResult::Refused(row.id, why)),
             JobChange::Done { now, after } => {
-                let before = json!({"state": job.state, "wait_reason": job.wait_word});
-                write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
-                tx.commit().await?;
+                let before = json!({"state": row.state, "wait_reason": row.wait_reason});
+                write_audit(&tx, actor, action, Some(row.id), &before, &after).await?;
+                tx.commit().await.map_err(StoreError::from)?;
                 Ok(ActionResult::Done {
-                    job: job.id,
-                    before: job.state,
+                    job: row.id,
+                    before: row.state,
                     now,
                 })
             }
@@ -238,12 +221,12 @@ impl Store {
             if job.account.as_deref() == Some(account) {
                 return Ok(JobChange::Already);
             }
-            if job.wait_reason() != Some(WaitReason::Configuration) {
+            if job.row.wait_reason() != Some(WaitReason::Configuration) {
                 let why = "it does not wait for an account";
                 return Ok(JobChange::Refused(why.to_owned()));
             }
-            cancel_children(tx, job.id).await?;
-            execute(tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
+            cancel_children(tx, job.row.id).await?;
+            execute(tx, CONFIGURE, &[&job.row.id.0, &account, &first_stage]).await?;
             Ok(JobChange::Done {
                 now: JobState::Ready,
                 after: json!({"state": "ready", "account": account}),
@@ -256,13 +239,14 @@ impl Store {
 
 /// Cancels a locked job, unless it is done, and its open follow-ups.
 pub(super) async fn cancel(tx: &Transaction<'_>, job: &LockedJob) -> Result<JobChange, StoreError> {
-    if job.state.is_done() {
+    let row = &job.row;
+    if row.state.is_done() {
         return Ok(JobChange::Already);
     }
-    let children = cancel_children(tx, job.id).await?;
-    execute(tx, CANCEL, &[&job.id.0]).await?;
-    announce(tx, &[job.id], outcome::CANCELLED, 0.0).await?;
-    if let Some(parent) = job.parent
+    let children = cancel_children(tx, row.id).await?;
+    execute(tx, CANCEL, &[&row.id.0]).await?;
+    announce(tx, &[row.id], outcome::CANCELLED, 0.0).await?;
+    if let Some(parent) = row.parent
         && rows::child_done(tx, parent).await?
     {
         announce(tx, &[parent], outcome::SUCCEEDED, 0.0).await?;
@@ -273,9 +257,12 @@ pub(super) async fn cancel(tx: &Transaction<'_>, job: &LockedJob) -> Result<JobC
     })
 }
 
-/// Cancels the open follow-ups of a job, locked in the order of their ids, and returns their
-/// number.
-async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
+/// Cancels the open follow-ups of a locked job, locked in the order of their ids, and returns their
+/// number. The caller sets the job's count of them.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
     execute(tx, LOCK_CHILDREN, &[&parent.0]).await?;
     execute(tx, CANCEL_CHILDREN, &[&parent.0]).await
 }
@@ -300,14 +287,7 @@ async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<LockedJob>
     }
     let row = query_one(tx, LOCKED, &[&id.0]).await?;
     Ok(Some(LockedJob {
-        id,
-        parent,
-        state: state_of(&row)?,
-        wait_word: row.try_get("wait_reason")?,
+        row: job_row(&row)?,
         account: row.try_get("account")?,
-        error_code: row.try_get("error_code")?,
-        stage: row.try_get("stage")?,
-        generation: row.try_get("generation")?,
-        epoch: row.try_get("epoch")?,
     }))
 }

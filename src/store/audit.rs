@@ -89,6 +89,20 @@ actions! {
     Cancel = "cancel",
     /// `dispatch jobs configure`, or a producer's message.
     Configure = "configure",
+    /// `dispatch jobs park`.
+    Park = "park",
+    /// `dispatch jobs rerun`.
+    Rerun = "rerun",
+    /// `dispatch jobs skip`.
+    SkipStage = "skip",
+    /// `dispatch jobs effect`.
+    MarkEffect = "effect.mark",
+    /// `dispatch jobs edit`.
+    EditInput = "input.edit",
+    /// `dispatch jobs restore`.
+    RestoreInput = "input.restore",
+    /// Written before the input and the outputs are shown.
+    Unmask = "unmask",
     /// Written before the first job of a filter is cancelled.
     CancelMany = "jobs.cancel_many",
     /// Written after the last job of a filter is cancelled.

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
+use super::actions::Target;
 use super::error::StoreError;
 use super::handle::Store;
 use super::job_filter::JobFilter;
@@ -147,6 +148,29 @@ impl Store {
             .transpose()
     }
 
+    /// Returns the row of the job that an action is for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_of(&self, target: &Target) -> Result<Option<JobRow>, StoreError> {
+        match target {
+            Target::Id(id) | Target::Version { id, .. } => self.job(*id).await,
+            Target::Key { source, dedupe_key } => self.job_by_key(source, dedupe_key).await,
+        }
+    }
+
+    /// Returns the checkpoints of a job, of all generations.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn checkpoints(&self, id: JobId) -> Result<Vec<CheckpointRow>, StoreError> {
+        query(&self.client().await?, CHECKPOINTS, &[&id.0])
+            .await?
+            .iter()
+            .map(checkpoint_row)
+            .collect()
+    }
+
     /// Returns one job with its whole history.
     ///
     /// # Errors
@@ -155,12 +179,8 @@ impl Store {
         let Some(row) = self.job(id).await? else {
             return Ok(None);
         };
+        let checkpoints = self.checkpoints(id).await?;
         let client = self.client().await?;
-        let checkpoints = query(&client, CHECKPOINTS, &[&id.0])
-            .await?
-            .iter()
-            .map(checkpoint_row)
-            .collect::<Result<_, _>>()?;
         let attempts = query(&client, ATTEMPTS, &[&id.0])
             .await?
             .iter()

@@ -26,6 +26,8 @@ pub struct JobRow {
     pub source: String,
     /// Its key.
     pub dedupe_key: String,
+    /// Schema version of its input.
+    pub schema: i64,
     /// Its state.
     pub state: JobState,
     /// The current stage.
@@ -86,11 +88,19 @@ pub struct JobRow {
     pub skipped: Option<Skipped>,
 }
 
+impl JobRow {
+    /// Returns why it waits, if this version knows the reason; a newer worker may have written it.
+    #[must_use]
+    pub fn wait_reason(&self) -> Option<WaitReason> {
+        self.wait_reason.as_deref()?.parse().ok()
+    }
+}
+
 /// The columns of a [`JobRow`] from `jobs j`. A macro, so that each statement is one constant
 /// text.
 macro_rules! job_columns {
     () => {
-        "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.state, j.stage, j.attempt, j.generation, j.epoch,
+        "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.schema, j.state, j.stage, j.attempt, j.generation, j.epoch,
         j.owner, j.wait_reason, j.wait_key, j.open_children, j.error_code, j.error_message, j.error_hint, j.due_at, j.woken_at,
         j.last_progress_at, j.created_at, j.finished_at, j.deadline, j.crash_count, j.skipped, now() AS now,
         EXISTS (SELECT 1 FROM replicas r WHERE r.id = j.owner AND r.ended_at IS NULL AND r.alive_until > now()) AS owner_alive"
@@ -106,6 +116,7 @@ pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
         organization: row.try_get("organization")?,
         source: row.try_get("source")?,
         dedupe_key: row.try_get("dedupe_key")?,
+        schema: row.try_get("schema")?,
         state: state_of(row)?,
         stage: row.try_get("stage")?,
         attempt: row.try_get("attempt")?,

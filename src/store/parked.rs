@@ -1,4 +1,4 @@
-//! What jobs that a duty parks have in common: their fingerprints and their events.
+//! What jobs that a duty or a person parks have in common: their fingerprints and their events.
 
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::announcements::announce_parked;
 use super::error::StoreError;
-use super::sql::execute;
+use super::sql::{execute, query_one};
 use crate::fault::{FailureKind, fingerprint};
 use crate::job::JobId;
 
@@ -40,6 +40,27 @@ impl ParkedJob {
             destination: None,
         }
     }
+}
+
+const PARK: &str = "
+    UPDATE jobs SET state = 'parked', epoch = epoch + 1, owner = NULL, woken_at = NULL, wait_reason = NULL, wait_key = NULL,
+        wait_observed = NULL, error_code = $2, error_message = $3, error_hint = $4, first_failed_at = coalesce(first_failed_at, now())
+    WHERE id = $1
+    RETURNING id, pipeline, stage, error_message";
+
+/// Parks a locked job for a person, and announces it. A running job is taken from its owner.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn park(
+    tx: &Transaction<'_>,
+    id: JobId,
+    code: &str,
+    message: &str,
+    hint: &str,
+) -> Result<(), StoreError> {
+    let row = query_one(tx, PARK, &[&id.0, &code, &message, &hint]).await?;
+    mark_parked(tx, code, &[ParkedJob::of(&row)?]).await
 }
 
 /// Gives jobs that are parked with `code` their fingerprints, which only [`fingerprint`] makes, and

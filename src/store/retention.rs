@@ -74,6 +74,8 @@ const FORGET_JOBS: &str = concat!(
         FOR UPDATE SKIP LOCKED
     ), no_keys AS (
         DELETE FROM job_keys k USING old WHERE k.source = old.source AND k.dedupe_key = old.dedupe_key AND k.job_id = old.id
+    ), no_inputs AS (
+        DELETE FROM job_inputs WHERE job_id = ANY (ARRAY(SELECT id FROM old))
     ), gone AS (
         DELETE FROM jobs WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id
     )

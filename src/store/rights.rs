@@ -62,6 +62,7 @@ pub(super) const TABLES: &[TableRights] = &[
         "SELECT,INSERT,DELETE",
         "job_id,generation,stage,attempt,outcome,error_code,message,duration_ms,replica,epoch,at,fingerprint",
     ),
+    on("job_inputs", ALL, "job_id,version,replaced_at"),
     on(
         "failure_groups",
         ALL,

@@ -21,7 +21,11 @@ pub async fn execute<C: GenericClient>(
     Ok(on.execute(&statement, parameters).await?)
 }
 
-pub(super) async fn query<C: GenericClient>(
+/// Runs a query, prepared once for each connection.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn query<C: GenericClient>(
     on: &C,
     sql: &str,
     parameters: Parameters<'_>,

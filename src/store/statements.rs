@@ -4,7 +4,7 @@
 use super::{
     audit_rows, backlog, cancel_many, causes, controls, dead_letters, discard_many, due,
     failure_groups, failure_sightings, group_difference, headers, inspect, listing, open_jobs,
-    overdue, parked, quotas, releases, resolve, stuck, takeover, ways,
+    overdue, parked, quotas, releases, repeats, resolve, stuck, takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -115,6 +115,7 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("ways::OPEN_OF_ORGANIZATION", ways::OPEN_OF_ORGANIZATION),
     ("ways::OF_WORK_ITEM", ways::OF_WORK_ITEM),
     ("releases::WAITING", releases::WAITING),
+    ("repeats::MAY_REPEAT", repeats::MAY_REPEAT),
     ("resolve::OPEN", resolve::OPEN),
     ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),
     ("resolve::COUNT", resolve::COUNT),

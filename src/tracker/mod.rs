@@ -3,6 +3,7 @@
 //! of its pool, and [`SealedTracker`] those that seal or open a value. [`apply`] writes inside the
 //! transaction of a job's commit, and [`import`] in its own.
 
+mod allowed;
 mod apply_batch;
 mod assignment_rules;
 mod assignments;
@@ -32,6 +33,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+pub use allowed::{Allowed, allowed_by_ids, allowed_by_request, group_outside};
 pub use assignment_rules::is_done_category;
 pub use assignments::apply;
 pub use causes::{cause_present, destination_cause, identity_cause, installation_cause};

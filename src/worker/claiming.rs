@@ -426,10 +426,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         match answer {
             ActionResult::Done { .. } | ActionResult::Already(..) => Ok(Taken::Nothing),
-            // Only a person names a version.
-            ActionResult::NoSuchJob | ActionResult::MovedOn { .. } => {
-                Err(Trouble::Refused(Refusal::NoSuchJob))
-            }
+            ActionResult::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
+            // A message names no version.
+            ActionResult::MovedOn { .. } => Ok(Taken::Nothing),
             ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid {
                 path: job.to_string(),
                 detail: why,

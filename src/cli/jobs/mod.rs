@@ -1,6 +1,7 @@
 //! `dispatch jobs`: lists and shows jobs, acts on one, cancels many.
 
 mod actions;
+mod by_hand;
 mod cancel;
 mod explain;
 mod list;
@@ -15,7 +16,7 @@ use super::output::Output;
 use crate::job::JobId;
 use crate::store::{JobRow, Store, Target};
 
-/// List, show, explain, retry, cancel or configure jobs
+/// List, show and explain jobs, and act on them
 #[derive(Debug, Subcommand)]
 pub(super) enum Jobs {
     List(list::List),
@@ -24,6 +25,13 @@ pub(super) enum Jobs {
     Retry(actions::Retry),
     Cancel(cancel::Cancel),
     Configure(actions::Configure),
+    Park(by_hand::Park),
+    Rerun(by_hand::Rerun),
+    Skip(by_hand::Skip),
+    Effect(by_hand::MarkEffect),
+    Edit(by_hand::Edit),
+    Restore(by_hand::Restore),
+    Unmask(by_hand::Unmask),
 }
 
 impl Jobs {
@@ -35,6 +43,13 @@ impl Jobs {
             Self::Retry(retry) => retry.run(output).await,
             Self::Cancel(cancel) => cancel.run(output).await,
             Self::Configure(configure) => configure.run(output).await,
+            Self::Park(park) => park.run(output).await,
+            Self::Rerun(rerun) => rerun.run(output).await,
+            Self::Skip(skip) => skip.run(output).await,
+            Self::Effect(effect) => effect.run(output).await,
+            Self::Edit(edit) => edit.run(output).await,
+            Self::Restore(restore) => restore.run(output).await,
+            Self::Unmask(unmask) => unmask.run(output).await,
         }
     }
 }
@@ -71,9 +86,6 @@ impl Selector {
 }
 
 async fn row(store: &Store, target: &Target) -> anyhow::Result<JobRow> {
-    let row = match target {
-        Target::Id(id) | Target::Version { id, .. } => store.job(*id).await?,
-        Target::Key { source, dedupe_key } => store.job_by_key(source, dedupe_key).await?,
-    };
+    let row = store.job_of(target).await?;
     row.context("there is no such job")
 }

@@ -23,6 +23,7 @@ fn row(state: JobState) -> JobRow {
         organization: "contoso".to_owned(),
         source: "hooks".to_owned(),
         dedupe_key: "1".to_owned(),
+        schema: 1,
         state,
         stage: "fetch_states".to_owned(),
         attempt: 1,

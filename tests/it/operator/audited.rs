@@ -180,6 +180,8 @@ fn of_destinations(url: &str) -> Vec<Case> {
 
 fn of_jobs(account: &str) -> Vec<Case> {
     let job = |key: &str| format!("--source {} --key {key} --yes", acme::SOURCE);
+    let edited = json!({"schema": 1, "source": "tests", "dedupe_key": "acted", "organization": "acme", "notify": []}).to_string();
+    let checked = json!({"organization_id": 1, "account": {"missing": "no_account"}, "acting_as": "installation"}).to_string();
     vec![
         case(
             "holds place acme|webhook|7 --reason x --yes",
@@ -203,6 +205,46 @@ fn of_jobs(account: &str) -> Vec<Case> {
             &format!("jobs configure {} --account {account}", job("asks")),
             "",
             "configure",
+            WORKER,
+        ),
+        case(&format!("jobs park {}", job("acted")), "", "park", WORKER),
+        case(
+            &format!("jobs unmask {}", job("acted")),
+            "",
+            "unmask",
+            WORKER,
+        ),
+        case(
+            &format!("jobs rerun {} --stage check_account", job("acted")),
+            "",
+            "rerun",
+            WORKER,
+        ),
+        case(
+            &format!("jobs edit {} --input -", job("acted")),
+            &edited,
+            "input.edit",
+            WORKER,
+        ),
+        case(
+            &format!("jobs restore {} --version 1", job("acted")),
+            "",
+            "input.restore",
+            WORKER,
+        ),
+        case(
+            &format!(
+                "jobs skip {} --stage check_account --output -",
+                job("acted")
+            ),
+            &checked,
+            "skip",
+            WORKER,
+        ),
+        case(
+            &format!("jobs effect {} --effect unsure --not-done", job("acted")),
+            "",
+            "effect.mark",
             WORKER,
         ),
         case(
@@ -271,14 +313,18 @@ fn of_letters_and_the_rest(letters: &[i64]) -> Vec<Case> {
     ]
 }
 
-/// Inserts two jobs: a parked one, and one that waits for an account.
+/// Inserts three jobs: a parked one, one that waits for an account, and one with an effect.
 async fn prepare(world: &TestWorld) {
     world
         .database
         .rows(
             "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key)
              VALUES (gen_random_uuid(), 'dispatch', 'tests', 'parked', 'acme', 1, '{}', 'parked', 'check_account', NULL, NULL),
-                (gen_random_uuid(), 'dispatch', 'tests', 'asks', 'acme', 1, '{}', 'waiting', 'check_account', 'configuration', 'k');
+                (gen_random_uuid(), 'dispatch', 'tests', 'asks', 'acme', 1, '{}', 'waiting', 'check_account', 'configuration', 'k'),
+                (gen_random_uuid(), 'dispatch', 'tests', 'acted', 'acme', 1, '{\"schema\": 1, \"source\": \"tests\",
+                    \"dedupe_key\": \"acted\", \"organization\": \"acme\", \"events\": [], \"not_before\": null, \"deadline\": null}', 'ready', 'check_account', NULL, NULL);
+             INSERT INTO effects (job_id, key, generation, stage, target, class, state, detail, epoch, deadline_at)
+             SELECT id, 'unsure', 1, 'check_account', 't', 'K3', 'unknown', '{}', 1, now() FROM jobs WHERE dedupe_key = 'acted';
              INSERT INTO job_keys (source, dedupe_key, job_id, digest) SELECT source, dedupe_key, id, sha256('x') FROM jobs",
         )
         .await;

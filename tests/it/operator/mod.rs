@@ -8,6 +8,7 @@ pub(crate) mod dead_letters;
 mod erasure;
 mod failures;
 mod forged_lines;
+mod job_actions;
 mod jobs;
 mod keys;
 mod registry;

@@ -64,6 +64,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(18, &[], V18),
     migration!(19, &[], V19),
     migration!(20, &[], V20),
+    migration!(21, &[], V21),
 ];
 
 const V1: &[Expectation] = &[
@@ -315,5 +316,13 @@ const V20: &[Expectation] = &[
         "INSERT INTO api_tokens (name, sha256, role, created_by, expires_at)
             VALUES ('x', sha256('x'), 'producer', 'olga', now())",
         "refused: api_tokens_check",
+    ),
+];
+
+const V21: &[Expectation] = &[
+    expect("SELECT version, replaced_by FROM job_inputs", "1 ann"),
+    expect(
+        "UPDATE job_inputs SET version = 0",
+        "refused: job_inputs_version_check",
     ),
 ];

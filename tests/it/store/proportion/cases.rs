@@ -364,6 +364,12 @@ pub(super) const CASES: &[Case] = &[
         10,
         2,
     ),
+    case(
+        "repeats::MAY_REPEAT",
+        "job(7), '{check_account}', 10001",
+        20,
+        4,
+    ),
     case("resolve::OPEN", "100", 10, 2),
     case("resolve::OPEN_OF_CODE", "100, 'rare'", 10, 2),
     case("resolve::COUNT", "10001", COUNT, 0),
