@@ -236,16 +236,17 @@ async fn every_filter_finds_its_jobs_and_counts_them() {
 async fn a_work_item_finds_the_jobs_that_changed_it_or_its_group() {
     let (database, store, _) = filled().await;
     database
-        .rows("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme');
+        .rows("CREATE FUNCTION keyed(key text) RETURNS uuid LANGUAGE sql AS 'SELECT id FROM jobs WHERE dedupe_key = key';
+            INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme');
             INSERT INTO projects (organization_id, slug, name) VALUES (1, 'web', 'Web');
             INSERT INTO integrations (account_id, account_name) VALUES ('a-1', 'fabrikam');
             INSERT INTO external_issues (integration_id, work_item_id) VALUES (1, 17), (1, 18);
             INSERT INTO issue_groups (project_id, short_id, title) VALUES (1, 'WEB-1', 'slow');
             INSERT INTO group_links (group_id, external_issue_id) VALUES (1, 1);
-            INSERT INTO activities (group_id, kind, external_issue_id, rev, job_id) VALUES (1, 'resolved', 1, 1, job(11));
-            INSERT INTO group_history (group_id, field, after, job_id) VALUES (1, 'status', 'resolved', job(12));
+            INSERT INTO activities (group_id, kind, external_issue_id, rev, job_id) VALUES (1, 'resolved', 1, 1, keyed('k-11'));
+            INSERT INTO group_history (group_id, field, after, job_id) VALUES (1, 'status', 'resolved', keyed('k-12'));
             INSERT INTO effects (job_id, key, generation, stage, target, class, state, resource, detail, epoch, deadline_at)
-                VALUES (job(13), 'k', 1, 's', 't', 'K1', 'confirmed', 'work_item:1:17', '{}', 1, now())")
+                VALUES (keyed('k-13'), 'k', 1, 's', 't', 'K1', 'confirmed', 'work_item:1:17', '{}', 1, now())")
         .await;
     let keys = async |number| {
         let filter = with(|f| f.work_item = Some(number));
