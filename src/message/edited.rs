@@ -52,16 +52,42 @@ pub fn without_secrets(payload: &str) -> Result<Value, serde_json::Error> {
     Ok(shown)
 }
 
-/// Decodes an edited document of the form of [`without_secrets`], for a job whose stored request is
-/// `stored`. An event whose payload is unchanged keeps its secret; a changed one has that of the
-/// event at its place, unless `shared_secret` gives another.
+/// Returns a stored request as it is kept when another one replaces it: without the token of its
+/// interaction, which stays sealed in the job's own payload.
+///
+/// # Errors
+/// An error if it is no JSON.
+pub fn kept(payload: &str) -> Result<Value, serde_json::Error> {
+    let mut kept: Value = serde_json::from_str(payload)?;
+    if let Some(token) = kept.pointer_mut("/interaction/sealed_token") {
+        *token = json!("");
+    }
+    Ok(kept)
+}
+
+/// The inputs that an edited one is compared with, as JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The present one.
+    pub present: &'a str,
+    /// The one that the job was accepted with: an edit names nothing that it does not.
+    pub own: &'a str,
+    /// The one whose secrets are taken.
+    pub secrets: &'a str,
+}
+
+/// Decodes an edited document of the form of [`without_secrets`]. An event with the payload of a
+/// stored one has its secret; any other has that of the event at its place, unless `shared_secret`
+/// gives another.
 ///
 /// # Errors
 /// [`NotEdited`].
-pub fn decode_edited(stored: &str, document: &Value) -> Result<Request, NotEdited> {
-    let old: Request = serde_json::from_str(stored)?;
+pub fn decode_edited(inputs: Inputs<'_>, document: &Value) -> Result<Request, NotEdited> {
+    let present: Request = serde_json::from_str(inputs.present)?;
+    let own: Request = serde_json::from_str(inputs.own)?;
+    let secrets: Request = serde_json::from_str(inputs.secrets)?;
     let mut wire = document.clone();
-    keeps_interaction(&without_secrets(stored)?, document)?;
+    keeps_interaction(&without_secrets(inputs.present)?, document)?;
     if let Some(interaction) = wire.get_mut("interaction").and_then(Value::as_object_mut) {
         interaction.insert("token".to_owned(), json!(UNCHANGED));
     }
@@ -70,9 +96,9 @@ pub fn decode_edited(stored: &str, document: &Value) -> Result<Request, NotEdite
         ..Envelope::default()
     };
     let body = wire.to_string();
-    let mut new = decode_again(body.as_bytes(), &envelope, old.interaction.clone())?;
-    keeps_names(&old, &new)?;
-    keep_secrets(&old.events, &mut new.events);
+    let mut new = decode_again(body.as_bytes(), &envelope, present.interaction)?;
+    keeps_names(&own, &new)?;
+    keep_secrets(&secrets.events, &mut new.events);
     Ok(new)
 }
 
@@ -156,7 +182,12 @@ mod tests {
         let stored = stored().to_string();
         let mut document = without_secrets(&stored).unwrap();
         change(&mut document);
-        decode_edited(&stored, &document)
+        let inputs = Inputs {
+            present: &stored,
+            own: &stored,
+            secrets: &stored,
+        };
+        decode_edited(inputs, &document)
     }
 
     #[test]

@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 
 pub use about::AboutJob;
 pub use discarded::{Discarded, JobKey};
-pub use edited::{NotEdited, decode_edited, without_secrets};
+pub use edited::{Inputs, NotEdited, decode_edited, kept, without_secrets};
 pub use headers::{DELIVERY_COUNTS, allowed_headers};
 pub use intake::{
     Envelope, Intake, Newer, canonical_digest, check_intake, decode_control, decode_intake,

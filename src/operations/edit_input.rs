@@ -1,12 +1,10 @@
 //! Edits the input of a job, or restores an earlier one. The job starts again at its first stage, as
 //! a new generation, since its checkpoints came from the other input.
 
-use deadpool_postgres::Transaction;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio_postgres::types::Json;
 
 use super::OperationError;
 use super::diff::{PathChange, diff};
@@ -14,12 +12,12 @@ use super::possible::{JobAction, obstacle};
 use super::restart::restart;
 use super::skip::payload;
 use crate::job::JobState;
-use crate::message::{Request, decode_edited, without_secrets};
+use crate::message::{Inputs, Request, decode_edited, kept, without_secrets};
 use crate::pipelines::by_hand::edited_follow_up;
 use crate::pipelines::registry;
 use crate::store::{
-    Action, ActionResult, Actor, JobChange, LockedJob, Store, StoreError, Target, execute,
-    query_one, query_opt,
+    Action, ActionResult, Actor, JobChange, Json, LockedJob, Store, StoreError, Target,
+    Transaction, execute, query_one, query_opt,
 };
 
 /// Versions that a job keeps: the first one and the newest.
@@ -74,9 +72,14 @@ pub async fn preview_edit(
     if let Some(why) = obstacle(JobAction::EditInput, &row) {
         return Err(OperationError::NotPossible(why));
     }
-    let (stored, _) = store.inputs(row.id).await?;
-    let stored = stored.ok_or_else(unknown)?;
-    Ok(checked(&row.pipeline, &stored, document)?.diff)
+    let (present, earlier) = store.inputs(row.id).await?;
+    let present = present.ok_or_else(unknown)?;
+    let inputs = Inputs {
+        present: &present,
+        own: earlier.first().map_or(&present, |first| &first.payload),
+        secrets: &present,
+    };
+    Ok(checked(&row.pipeline, inputs, document)?.diff)
 }
 
 /// Replaces the input of an open job by `document`, which has the form that [`super::unmask`] shows,
@@ -135,15 +138,21 @@ async fn replace(
                 return Ok(JobChange::Refused(why));
             }
             let stored = payload(tx, job).await?;
-            let earlier;
-            let document = match new {
-                New::Document(document) => document,
+            let own = at_version(tx, job, 1).await?;
+            let (document, secrets) = match new {
+                New::Document(document) => (document.clone(), stored.clone()),
                 New::Version(version) => {
-                    earlier = at_version(tx, job, version).await?;
-                    &earlier
+                    let earlier = at_version(tx, job, version).await?;
+                    let earlier = earlier.ok_or_else(|| no_version(version))?;
+                    (without_secrets(&earlier)?, earlier)
                 }
             };
-            let input = checked(&job.row.pipeline, &stored, document)?;
+            let inputs = Inputs {
+                present: &stored,
+                own: own.as_ref().unwrap_or(&stored),
+                secrets: &secrets,
+            };
+            let input = checked(&job.row.pipeline, inputs, &document)?;
             if input.diff.is_empty() {
                 return Ok(JobChange::Already);
             }
@@ -171,15 +180,16 @@ struct Input {
     times: Option<(Option<OffsetDateTime>, Option<OffsetDateTime>)>,
 }
 
-fn checked(pipeline: &str, stored: &str, document: &Value) -> Result<Input, OperationError> {
+fn checked(pipeline: &str, inputs: Inputs<'_>, document: &Value) -> Result<Input, OperationError> {
+    let stored = inputs.present;
     let invalid = |error: String| OperationError::Invalid(error);
     let (payload, times) = if registry().intake().name == pipeline {
         let request: Request =
-            decode_edited(stored, document).map_err(|error| invalid(error.to_string()))?;
+            decode_edited(inputs, document).map_err(|error| invalid(error.to_string()))?;
         let times = (request.not_before, request.deadline);
         (to_raw_value(&request)?, Some(times))
     } else {
-        let payload = edited_follow_up(pipeline, stored, document).map_err(invalid)?;
+        let payload = edited_follow_up(pipeline, inputs.own, document).map_err(invalid)?;
         (payload, None)
     };
     let mut changes = diff(&without_secrets(stored)?, &without_secrets(payload.get())?);
@@ -208,15 +218,17 @@ async fn at_version(
     tx: &Transaction<'_>,
     job: &LockedJob,
     version: i32,
-) -> Result<Value, OperationError> {
-    let row = query_opt(tx, VERSION, &[&job.row.id.0, &version]).await?;
-    let row = row.ok_or_else(|| {
-        OperationError::Unknown(format!(
-            "the job has no earlier input {version}; use a version that `dispatch jobs unmask` shows"
-        ))
-    })?;
-    let payload: String = row.try_get("payload").map_err(StoreError::from)?;
-    Ok(without_secrets(&payload)?)
+) -> Result<Option<String>, StoreError> {
+    match query_opt(tx, VERSION, &[&job.row.id.0, &version]).await? {
+        Some(row) => Ok(Some(row.try_get("payload")?)),
+        None => Ok(None),
+    }
+}
+
+fn no_version(version: i32) -> OperationError {
+    OperationError::Unknown(format!(
+        "the job has no earlier input {version}; use a version that `dispatch jobs unmask` shows"
+    ))
 }
 
 /// Keeps the input that is replaced, without the token of its interaction, and no more than
@@ -227,7 +239,7 @@ async fn keep(
     stored: &str,
     who: &str,
 ) -> Result<i32, OperationError> {
-    let payload = without_secrets(stored)?;
+    let payload = kept(stored)?;
     let id = job.row.id.0;
     let row = query_one(tx, KEEP, &[&id, &Json(payload), &who]).await?;
     let version: i32 = row.try_get("version").map_err(StoreError::from)?;

@@ -1,8 +1,6 @@
 //! Settles an effect whose outcome is not known: a person has looked and says whether it is done.
 
-use deadpool_postgres::Transaction;
 use serde_json::json;
-use tokio_postgres::Row;
 
 use super::OperationError;
 use super::possible::{JobAction, obstacle};
@@ -11,8 +9,8 @@ use super::skip::{passed, payload};
 use crate::job::{EffectState, JobState};
 use crate::pipelines::by_hand::done_by_hand;
 use crate::store::{
-    Action, ActionResult, Actor, JobChange, LockedJob, Store, StoreError, Target, execute,
-    query_opt,
+    Action, ActionResult, Actor, JobChange, LockedJob, Row, Store, StoreError, Target, Transaction,
+    execute, query_opt,
 };
 
 /// What a person has found out about an effect.

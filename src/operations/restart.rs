@@ -1,8 +1,6 @@
 //! Starts a job again at a stage, as a new generation: what re-running and editing have in common.
 
-use deadpool_postgres::Transaction;
-
-use crate::store::{LockedJob, StoreError, cancel_children, execute, query};
+use crate::store::{LockedJob, StoreError, Transaction, cancel_children, execute, query};
 
 const STORED: &str = "SELECT stage FROM checkpoints WHERE job_id = $1 AND generation = $2";
 

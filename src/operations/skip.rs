@@ -1,6 +1,5 @@
 //! Passes the stage due with an output that a person gives.
 
-use deadpool_postgres::Transaction;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -11,7 +10,7 @@ use crate::pipelines::by_hand::{ByHand, by_hand};
 use crate::pipelines::registry;
 use crate::store::{
     Action, ActionResult, Actor, JobChange, LockedJob, PassedStage, Store, StoreError, Target,
-    pass_stage, query_one,
+    Transaction, pass_stage, query_one,
 };
 
 pub(super) const PAYLOAD: &str = "SELECT payload::text AS payload FROM jobs WHERE id = $1";

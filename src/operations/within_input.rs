@@ -1,11 +1,9 @@
 //! Checks that an output written by hand names nothing that the job's own input does not: no other
 //! organization, account, identity, group or recipient.
 
-use deadpool_postgres::Transaction;
-
 use super::OperationError;
 use crate::pipelines::by_hand::{InputNames, Name, input_names};
-use crate::store::{LockedJob, query_opt};
+use crate::store::{LockedJob, Transaction, query_opt};
 use crate::tracker::{Allowed, allowed_by_ids, allowed_by_request, group_outside};
 
 /// The vendor's answer about the identity, if an earlier run has stored one.

@@ -128,7 +128,7 @@ pub use retention::Keep;
 pub use rights::WORKER;
 pub use rows::FirstStages;
 pub use run::Run;
-pub use sql::{execute, query, query_one, query_opt};
+pub use sql::{Json, Row, Transaction, execute, query, query_one, query_opt};
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use stuck::{PipelineLanes, StuckCode, StuckExample, StuckRow, UnknownCode};

@@ -1,7 +1,10 @@
 //! Helpers that prepare each statement once per connection, in a transaction or not.
 
 use deadpool_postgres::GenericClient;
-use tokio_postgres::Row;
+// The types of the driver that a change of an operation names.
+pub use deadpool_postgres::Transaction;
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types::Json;
 use tokio_postgres::types::ToSql;
 
 use super::error::StoreError;

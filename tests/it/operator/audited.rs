@@ -80,6 +80,7 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
         of_accounts(&account),
         of_destinations(&url),
         of_jobs(&account),
+        of_one_job(),
         of_letters_and_the_rest(&letters),
     ]
     .into_iter()
@@ -180,8 +181,6 @@ fn of_destinations(url: &str) -> Vec<Case> {
 
 fn of_jobs(account: &str) -> Vec<Case> {
     let job = |key: &str| format!("--source {} --key {key} --yes", acme::SOURCE);
-    let edited = json!({"schema": 1, "source": "tests", "dedupe_key": "acted", "organization": "acme", "notify": []}).to_string();
-    let checked = json!({"organization_id": 1, "account": {"missing": "no_account"}, "acting_as": "installation"}).to_string();
     vec![
         case(
             "holds place acme|webhook|7 --reason x --yes",
@@ -207,50 +206,51 @@ fn of_jobs(account: &str) -> Vec<Case> {
             "configure",
             WORKER,
         ),
-        case(&format!("jobs park {}", job("acted")), "", "park", WORKER),
         case(
-            &format!("jobs unmask {}", job("acted")),
+            &format!("jobs cancel {}", job("asks")),
             "",
-            "unmask",
+            "cancel",
             WORKER,
         ),
+    ]
+}
+
+/// Actions by hand on one job.
+fn of_one_job() -> Vec<Case> {
+    let job = format!("--source {} --key acted --yes", acme::SOURCE);
+    let edited = json!({"schema": 1, "source": "tests", "dedupe_key": "acted", "organization": "acme", "notify": []}).to_string();
+    let checked = json!({"organization_id": 1, "account": {"missing": "no_account"}, "acting_as": "installation"}).to_string();
+    vec![
+        case(&format!("jobs park {job}"), "", "park", WORKER),
+        case(&format!("jobs unmask {job}"), "", "unmask", WORKER),
         case(
-            &format!("jobs rerun {} --stage check_account", job("acted")),
+            &format!("jobs rerun {job} --stage check_account"),
             "",
             "rerun",
             WORKER,
         ),
         case(
-            &format!("jobs edit {} --input -", job("acted")),
+            &format!("jobs edit {job} --input -"),
             &edited,
             "input.edit",
             WORKER,
         ),
         case(
-            &format!("jobs restore {} --version 1", job("acted")),
+            &format!("jobs restore {job} --version 1"),
             "",
             "input.restore",
             WORKER,
         ),
         case(
-            &format!(
-                "jobs skip {} --stage check_account --output -",
-                job("acted")
-            ),
+            &format!("jobs skip {job} --stage check_account --output -"),
             &checked,
             "skip",
             WORKER,
         ),
         case(
-            &format!("jobs effect {} --effect unsure --not-done", job("acted")),
+            &format!("jobs effect {job} --effect unsure --not-done"),
             "",
             "effect.mark",
-            WORKER,
-        ),
-        case(
-            &format!("jobs cancel {}", job("asks")),
-            "",
-            "cancel",
             WORKER,
         ),
     ]

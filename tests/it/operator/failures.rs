@@ -169,134 +169,61 @@ async fn a_resolved_group_regresses_when_it_is_seen_again() {
     assert_eq!(audit, [["2"]]);
 }
 
-#[tokio::test]
-async fn every_filter_finds_its_jobs_and_counts_them() {
-    let (_database, store, fingerprint) = filled().await;
-    let any = || JobFilter {
+/// Returns a filter with a condition.
+fn with(set: impl FnOnce(&mut JobFilter)) -> JobFilter {
+    let mut filter = JobFilter {
         limit: 50,
         ..JobFilter::default()
     };
+    set(&mut filter);
+    filter
+}
+
+/// Returns filters, each with the number of its jobs.
+fn filters(group: &str) -> Vec<(i64, JobFilter)> {
     let code = |text: &str| Some(text.parse().expect("a code"));
-    let state = Some(JobState::Parked);
-    let cases = [
-        (22, any()),
-        (
-            10,
-            JobFilter {
-                error_code: code("slack.x"),
-                ..any()
-            },
-        ),
-        (
-            8,
-            JobFilter {
-                error_code: code("slack.*"),
-                state,
-                ..any()
-            },
-        ),
-        (
-            0,
-            JobFilter {
-                error_code: code("discord.*"),
-                ..any()
-            },
-        ),
-        (
-            10,
-            JobFilter {
-                fingerprint: Some(fingerprint.clone()),
-                ..any()
-            },
-        ),
-        (
-            8,
-            JobFilter {
-                fingerprint: Some(fingerprint.clone()),
-                state,
-                ..any()
-            },
-        ),
+    let (group, acme, nobody) = (
+        || Some(group.to_owned()),
+        || Some("acme".to_owned()),
+        || Some("nobody".to_owned()),
+    );
+    let parked = |filter| JobFilter {
+        state: Some(JobState::Parked),
+        ..filter
+    };
+    let ago = |hours| Some(OffsetDateTime::now_utc() - time::Duration::hours(hours));
+    vec![
+        (22, with(|_| ())),
+        (10, with(|f| f.error_code = code("slack.x"))),
+        (8, parked(with(|f| f.error_code = code("slack.*")))),
+        (0, with(|f| f.error_code = code("discord.*"))),
+        (10, with(|f| f.fingerprint = group())),
+        (8, parked(with(|f| f.fingerprint = group()))),
         (
             5,
-            JobFilter {
-                fingerprint: Some(fingerprint),
-                organization: Some("acme".to_owned()),
-                ..any()
-            },
+            with(|f| (f.fingerprint, f.organization) = (group(), acme())),
         ),
-        (
-            1,
-            JobFilter {
-                dedupe_key: Some("k-7".to_owned()),
-                ..any()
-            },
-        ),
-        (
-            1,
-            JobFilter {
-                replica: Some(2),
-                ..any()
-            },
-        ),
-        (
-            1,
-            JobFilter {
-                cause: Some("identity:7".to_owned()),
-                ..any()
-            },
-        ),
-        (
-            10,
-            JobFilter {
-                stage: Some("search_issues".to_owned()),
-                ..any()
-            },
-        ),
-        (
-            5,
-            JobFilter {
-                organization: Some("acme".to_owned()),
-                state,
-                ..any()
-            },
-        ),
-        (
-            0,
-            JobFilter {
-                organization: Some("nobody".to_owned()),
-                state,
-                ..any()
-            },
-        ),
-        (
-            0,
-            JobFilter {
-                since: Some(OffsetDateTime::now_utc()),
-                ..any()
-            },
-        ),
-        (
-            22,
-            JobFilter {
-                since: Some(OffsetDateTime::now_utc() - time::Duration::hours(2)),
-                ..any()
-            },
-        ),
-        (
-            0,
-            JobFilter {
-                work_item: Some(17),
-                ..any()
-            },
-        ),
-    ];
-    for (expected, filter) in cases {
+        (1, with(|f| f.dedupe_key = Some("k-7".to_owned()))),
+        (1, with(|f| f.replica = Some(2))),
+        (1, with(|f| f.cause = Some("identity:7".to_owned()))),
+        (10, with(|f| f.stage = Some("search_issues".to_owned()))),
+        (5, parked(with(|f| f.organization = acme()))),
+        (0, parked(with(|f| f.organization = nobody()))),
+        (0, with(|f| f.since = ago(0))),
+        (22, with(|f| f.since = ago(2))),
+        (0, with(|f| f.work_item = Some(17))),
+    ]
+}
+
+#[tokio::test]
+async fn every_filter_finds_its_jobs_and_counts_them() {
+    let (_database, store, fingerprint) = filled().await;
+    for (expected, filter) in filters(&fingerprint) {
         let jobs = store.jobs(&filter).await.expect("a list").jobs.len();
         let counted = store.count_jobs(&filter).await.expect("a count").count;
         assert_eq!(
-            (jobs, counted.at_least()),
-            (expected, i64::try_from(expected).expect("small")),
+            (i64::try_from(jobs), counted.at_least()),
+            (Ok(expected), expected),
             "{filter:?}"
         );
     }
@@ -304,4 +231,31 @@ async fn every_filter_finds_its_jobs_and_counts_them() {
     assert_eq!((open.parked.at_least(), open.ready.at_least()), (8, 2));
     let of_acme = store.open_jobs(Some("acme")).await.expect("a count");
     assert_eq!((of_acme.parked.at_least(), of_acme.is_complete), (5, true));
+}
+
+#[tokio::test]
+async fn a_work_item_finds_the_jobs_that_changed_it_or_its_group() {
+    let (database, store, _) = filled().await;
+    database
+        .rows("CREATE FUNCTION keyed(key text) RETURNS uuid LANGUAGE sql AS 'SELECT id FROM jobs WHERE dedupe_key = key';
+            INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme');
+            INSERT INTO projects (organization_id, slug, name) VALUES (1, 'web', 'Web');
+            INSERT INTO integrations (account_id, account_name) VALUES ('a-1', 'fabrikam');
+            INSERT INTO external_issues (integration_id, work_item_id) VALUES (1, 17), (1, 18);
+            INSERT INTO issue_groups (project_id, short_id, title) VALUES (1, 'WEB-1', 'slow');
+            INSERT INTO group_links (group_id, external_issue_id) VALUES (1, 1);
+            INSERT INTO activities (group_id, kind, external_issue_id, rev, job_id) VALUES (1, 'resolved', 1, 1, keyed('k-11'));
+            INSERT INTO group_history (group_id, field, after, job_id) VALUES (1, 'status', 'resolved', keyed('k-12'));
+            INSERT INTO effects (job_id, key, generation, stage, target, class, state, resource, detail, epoch, deadline_at)
+                VALUES (keyed('k-13'), 'k', 1, 's', 't', 'K1', 'confirmed', 'work_item:1:17', '{}', 1, now())")
+        .await;
+    let keys = async |number| {
+        let filter = with(|f| f.work_item = Some(number));
+        let jobs = store.jobs(&filter).await.expect("a list").jobs;
+        jobs.into_iter()
+            .map(|job| job.dedupe_key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(17).await, ["k-13", "k-12", "k-11"]);
+    assert!(keys(18).await.is_empty());
 }

@@ -346,7 +346,8 @@ async fn planted(world: &TestWorld, (state, reason, schema): (&str, &str, i64)) 
              VALUES ('{id}', 'unsure', 1, 'check_account', 't', 'K3', 'unknown', '{{}}', 1, now());
              INSERT INTO job_inputs (job_id, version, payload, replaced_by) VALUES ('{id}', 1,
                 '{{\"schema\": 1, \"source\": \"tests\", \"dedupe_key\": \"{id}\", \"organization\": \"acme\", \"notify\": [],
-                    \"search\": {{\"text\": \"old\"}}}}', 'olga')"
+                    \"events\": [], \"search\": {{\"text\": \"old\"}},
+                    \"not_before\": null, \"deadline\": null}}', 'olga')"
         ))
         .await;
     world.store().job(id).await.unwrap().unwrap()

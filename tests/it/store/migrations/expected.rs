@@ -320,9 +320,9 @@ const V20: &[Expectation] = &[
 ];
 
 const V21: &[Expectation] = &[
-    expect("SELECT version, replaced_by FROM job_inputs", "1 ann"),
+    expect("SELECT count(*) FROM job_inputs", "0"),
     expect(
-        "UPDATE job_inputs SET version = 0",
+        "INSERT INTO job_inputs (job_id, version, payload, replaced_by) VALUES (gen_random_uuid(), 0, '{}', 'ann')",
         "refused: job_inputs_version_check",
     ),
 ];

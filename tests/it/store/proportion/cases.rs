@@ -366,7 +366,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "repeats::MAY_REPEAT",
-        "job(7), '{check_account}', 10001",
+        "job(7), '{send_follow_ups}', 10001",
         20,
         4,
     ),
