@@ -51,7 +51,7 @@ const TEXTS: &[Columns] = &[
     Columns {
         table: "controls",
         text: &["scope", "reason", "who"],
-        json: &[],
+        json: &["matcher"],
     },
     Columns {
         table: "activities",

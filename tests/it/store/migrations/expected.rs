@@ -63,6 +63,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, &[], V17),
     migration!(18, &[], V18),
     migration!(19, &[], V19),
+    migration!(22, &[], V22),
 ];
 
 const V1: &[Expectation] = &[
@@ -304,3 +305,8 @@ const V19: &[Expectation] = &[
         "refused: failure_groups_fingerprint_check",
     ),
 ];
+
+const V22: &[Expectation] = &[expect(
+    "SELECT kind, scope, matcher ->> 'source' FROM controls WHERE matcher IS NOT NULL",
+    "kill_switch organization:acme shop",
+)];

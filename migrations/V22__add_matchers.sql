@@ -1,0 +1,7 @@
+-- Kill switches: a control of the kind `kill_switch` stops the jobs that its matcher describes. A worker that does not
+-- understand a matcher applies it to no job. The scope is `organization:SLUG` if the matcher names an organization, else
+-- `all`.
+
+ALTER TABLE controls ADD COLUMN matcher json;
+-- Controls of people are few, and are read apart from those that workers place.
+CREATE INDEX controls_of_people ON controls (expires_at) WHERE NOT automatic;
