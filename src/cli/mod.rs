@@ -18,8 +18,10 @@ mod identities;
 mod integrations;
 mod jobs;
 mod keys;
+mod killswitch;
 mod migrate;
 mod output;
+mod pause;
 mod pipelines;
 mod producers;
 mod publish;
@@ -77,6 +79,10 @@ enum Other {
     DeadLetters(dead_letters::DeadLetters),
     #[command(subcommand)]
     Holds(holds::Holds),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    #[command(subcommand)]
+    Killswitch(killswitch::Killswitch),
     #[command(subcommand)]
     Producers(producers::Producers),
     #[command(subcommand)]
@@ -176,6 +182,9 @@ impl Other {
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
+            Self::Pause(pause) => pause.run(output).await,
+            Self::Resume(resume) => resume.run(output).await,
+            Self::Killswitch(killswitch) => killswitch.run(output).await,
             Self::Producers(producers) => producers.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Identities(identities) => identities.run(output).await,

@@ -12,11 +12,15 @@ mod cancel_many;
 mod configure;
 mod discard;
 mod discard_many;
+mod end_kill_switch;
 mod erase;
 mod error;
 mod export_secrets;
 mod hold;
+mod hold_scope;
 mod import_tracker;
+mod pause;
+mod place_kill_switch;
 mod register_destination;
 mod register_identity;
 mod register_integration;
@@ -24,6 +28,7 @@ mod register_producer;
 mod release;
 mod remove_producer;
 mod replay;
+mod resume;
 mod retry;
 mod rotate_destination_secret;
 mod rotate_hook_secret;
@@ -39,11 +44,15 @@ pub use cancel_many::{CancelledMany, cancel_many};
 pub use configure::configure;
 pub use discard::discard;
 pub use discard_many::discard_many;
+pub use end_kill_switch::end_kill_switch;
 pub use erase::{Erased, Erasing};
 pub use error::OperationError;
 pub use export_secrets::export_secrets;
-pub use hold::{check_scope, hold};
+pub use hold::hold;
+pub use hold_scope::check_scope;
 pub use import_tracker::import_tracker;
+pub use pause::pause;
+pub use place_kill_switch::{CheckedKillSwitch, place_kill_switch};
 pub use register_destination::{CheckedDestination, DestinationSettings, register_destination};
 pub use register_identity::register_identity;
 pub use register_integration::{IntegrationSettings, register_integration};
@@ -51,6 +60,7 @@ pub use register_producer::{SharedSource, register_producer, shared_sources};
 pub use release::release;
 pub use remove_producer::remove_producer;
 pub use replay::{Replayer, replay};
+pub use resume::resume;
 pub use retry::retry;
 pub use rotate_destination_secret::{CheckedSecret, rotate_destination_secret};
 pub use rotate_hook_secret::rotate_hook_secret;
@@ -63,10 +73,12 @@ pub use switch_destination::switch_destination;
 pub use switch_integration::switch_integration;
 pub use test_destination::test_destination;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, to_value};
 
-use crate::store::Released;
+use crate::store::{Actor, Released};
 use crate::tracker::RowChange;
 
 /// A changed row, and the jobs that the change released.
@@ -86,4 +98,25 @@ fn states<R: Serialize + PartialEq>(
         return Ok(None);
     }
     Ok(Some((to_value(&row.before)?, to_value(&row.after)?)))
+}
+
+/// The longest control, so that a forgotten one ends.
+const LONGEST_CONTROL: Duration = Duration::from_hours(7 * 24);
+
+/// Checks the length of a control, and returns its reason, which every worker and every command
+/// shows.
+fn control_terms(actor: &Actor, length: Duration) -> Result<&str, OperationError> {
+    if length < Duration::from_secs(1) || length > LONGEST_CONTROL {
+        return Err(OperationError::Invalid(format!(
+            "expected a length of 1 s to 7 d, got {} s; use 1h for example",
+            length.as_secs()
+        )));
+    }
+    let reason = actor.reason.as_deref().map_or("", str::trim);
+    if reason.is_empty() {
+        return Err(OperationError::Invalid(
+            "expected a reason, got none; use --reason".to_owned(),
+        ));
+    }
+    Ok(reason)
 }

@@ -24,14 +24,18 @@ pub(in crate::cli) struct Explain {
     job: Selector,
 }
 
+/// The key that jobs wait for while everything is paused.
+const PAUSE_KEY: &str = "hold:all";
+
 impl Explain {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let row = self.job.row(&store).await?;
         let waiting_for_same = waiting_for_same(&store, &row).await?;
-        let hold = match &row.wait_key {
-            Some(key) => store.hold_of(key).await?,
-            None => None,
+        let hold = match (&row.wait_key, row.state) {
+            (Some(key), _) => store.hold_of(key).await?,
+            (None, JobState::Ready) => store.hold_of(PAUSE_KEY).await?,
+            (None, _) => None,
         };
         let facts = Facts {
             waiting_for_same,

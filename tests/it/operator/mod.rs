@@ -3,6 +3,7 @@
 mod audited;
 mod bulk;
 mod check;
+mod controls;
 pub(crate) mod dead_letters;
 mod erasure;
 mod forged_lines;
