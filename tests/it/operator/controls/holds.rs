@@ -3,8 +3,7 @@
 use dispatch_worker::job::JobState;
 
 use super::{SOON, control};
-use crate::support::wait::wait_for;
-use crate::support::{TestWorld, WorkerOptions, acme};
+use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
 
 #[tokio::test]
 async fn the_jobs_of_each_scope_wait_with_the_reason_and_continue_when_the_hold_ends() {

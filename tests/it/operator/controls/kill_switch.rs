@@ -3,8 +3,7 @@
 use dispatch_worker::job::JobState;
 
 use super::{SOON, control};
-use crate::support::wait::wait_for;
-use crate::support::{TestWorld, WorkerOptions, acme};
+use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
 
 const PLACE: &str =
     "killswitch place --organization acme --pipeline dispatch --payload dedupe_key=";

@@ -3,8 +3,7 @@
 use dispatch_worker::job::JobState;
 
 use super::{SOON, control};
-use crate::support::wait::wait_for;
-use crate::support::{TestWorld, WorkerOptions, acme};
+use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
 
 #[tokio::test]
 async fn a_pause_under_load_survives_a_killed_worker_and_resumes_every_job() {
