@@ -3,5 +3,3 @@
 -- `all`.
 
 ALTER TABLE controls ADD COLUMN matcher json;
--- Controls of people are few, and are read apart from those that workers place.
-CREATE INDEX controls_of_people ON controls (expires_at) WHERE NOT automatic;

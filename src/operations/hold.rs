@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::hold_scope::{check_scope, known_scope};
+use super::hold_scope::{check_scope, organization_of};
 use super::{OperationError, control_terms};
 use crate::store::{Action, Actor, AuditedChange, Store, StoreError, query_one};
+use crate::tracker::known_organization;
 
 const PLACE: &str = "
     INSERT INTO controls (kind, scope, reason, who, expires_at)
@@ -18,7 +19,7 @@ const PLACE: &str = "
 ///
 /// # Errors
 /// [`OperationError::Invalid`] for a text that is no scope, a length out of bounds, and without a
-/// reason; [`OperationError::Unknown`] for an organization that does not exist;
+/// reason; [`OperationError::Tracker`] for an organization that does not exist;
 /// [`OperationError::NotPossible`] for the wait key of a concurrency limit, which is no destination;
 /// [`OperationError::Store`].
 pub async fn hold(
@@ -35,7 +36,9 @@ pub async fn hold(
     }
     let reason = control_terms(actor, length)?;
     let change = store.audited(actor, Action::PlaceHold, async |tx| {
-        known_scope(tx, scope).await?;
+        if let Some(slug) = organization_of(scope) {
+            known_organization(tx, slug).await?;
+        }
         let seconds = length.as_secs_f64();
         let row = query_one(tx, PLACE, &[&scope, &reason, &actor.who, &seconds]).await?;
         let after = json!({"scope": scope, "seconds": length.as_secs()});

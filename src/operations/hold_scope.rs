@@ -6,20 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use deadpool_postgres::Transaction;
-
-use super::OperationError;
 use crate::pipelines;
 use crate::providers::provider_names;
-use crate::store::{StoreError, query_one};
-
-/// Number of organizations that an error lists.
-const LISTED: i64 = 20;
-
-const ORGANIZATION: &str = "
-    SELECT EXISTS (SELECT FROM organizations WHERE slug = $1) AS is_known,
-        (SELECT coalesce(string_agg(slug, ', ' ORDER BY slug), 'none')
-        FROM (SELECT slug FROM organizations ORDER BY slug LIMIT $2) first) AS some";
 
 /// Checks the form of a scope, and the names in it that the program knows: lanes, pipelines, stages
 /// and providers.
@@ -46,27 +34,9 @@ pub fn check_scope(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks that the organization of a scope exists.
-pub(super) async fn known_scope(tx: &Transaction<'_>, scope: &str) -> Result<(), OperationError> {
-    match scope.strip_prefix("organization:") {
-        Some(slug) => known_organization(tx, slug).await,
-        None => Ok(()),
-    }
-}
-
-/// Checks that an organization exists.
-pub(super) async fn known_organization(
-    tx: &Transaction<'_>,
-    slug: &str,
-) -> Result<(), OperationError> {
-    let row = query_one(tx, ORGANIZATION, &[&slug, &LISTED]).await?;
-    if row.try_get("is_known").map_err(StoreError::from)? {
-        return Ok(());
-    }
-    let some: String = row.try_get("some").map_err(StoreError::from)?;
-    Err(OperationError::Unknown(format!(
-        "expected an organization that exists, got '{slug}'; use one of: {some}"
-    )))
+/// Returns the organization that a scope names, whose existence the transaction checks.
+pub(super) fn organization_of(scope: &str) -> Option<&str> {
+    scope.strip_prefix("organization:")
 }
 
 fn check_destination(text: &str) -> Result<(), String> {
@@ -99,14 +69,13 @@ fn lanes() -> BTreeSet<String> {
 
 fn stages() -> BTreeSet<String> {
     let registry = pipelines::registry();
-    let of = |pipeline: &crate::engine::Pipeline<_>| {
-        let name = pipeline.name;
-        pipeline
-            .stages()
-            .map(|stage| format!("{name}/{}", stage.name))
-            .collect::<Vec<_>>()
-    };
-    registry.iter().flat_map(of).collect()
+    registry
+        .iter()
+        .flat_map(|pipeline| {
+            let names = pipeline.stages().map(|stage| stage.name);
+            names.map(|stage| format!("{}/{stage}", pipeline.name))
+        })
+        .collect()
 }
 
 #[cfg(test)]

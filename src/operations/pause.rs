@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{OperationError, control_terms};
-use crate::store::in_force::ALL;
+use crate::store::control_scope::ALL;
 use crate::store::{Action, Actor, AuditedChange, Store, StoreError, query_one};
 
 const PAUSE: &str = "

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json, to_value};
 use time::OffsetDateTime;
 
-use super::hold_scope::known_organization;
 use super::{OperationError, control_terms};
 use crate::pipelines;
 use crate::store::{Action, Actor, AuditedChange, Matcher, Store, StoreError, query_one};
+use crate::tracker::known_organization;
 
 /// Maximum number of kill switches in force: each is compared with every stage's job.
 const MOST: i64 = 100;
@@ -59,7 +59,7 @@ impl CheckedKillSwitch {
 ///
 /// # Errors
 /// [`OperationError::Invalid`] for a length out of bounds, and without a reason;
-/// [`OperationError::Unknown`] for an organization that does not exist;
+/// [`OperationError::Tracker`] for an organization that does not exist;
 /// [`OperationError::NotPossible`] if too many are in force; [`OperationError::Store`].
 pub async fn place_kill_switch(
     store: &Store,

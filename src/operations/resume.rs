@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::OperationError;
-use crate::store::in_force::ALL;
+use crate::store::control_scope::ALL;
 use crate::store::{Action, Actor, AuditedChange, Store, end_holds};
 
 /// Ends every pause in force and returns their number.

@@ -45,22 +45,16 @@ pub struct ControlRow {
     pub waiting: CappedCount,
 }
 
-/// People's controls come first, and each part is limited.
+/// The controls of people come first.
 pub(super) const SHOWN: &str = "
     SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.created_at, c.expires_at,
         CASE WHEN c.kind = 'kill_switch' THEN 0 ELSE (SELECT count(*) FROM (SELECT FROM jobs j
             WHERE j.state = 'waiting' AND j.wait_reason <> 'children' AND j.wait_key = 'hold:' || c.scope LIMIT $1) counted)
         END AS waiting
-    FROM (
-        (SELECT id, kind, scope, matcher, reason, who, automatic, created_at, expires_at FROM controls
-            WHERE NOT automatic AND released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT $2)
-        UNION ALL
-        (SELECT id, kind, scope, matcher, reason, who, automatic, created_at, expires_at FROM controls
-            WHERE automatic AND released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT $2)
-    ) c";
+    FROM controls c WHERE c.released_at IS NULL AND c.expires_at > now() ORDER BY c.automatic, c.expires_at DESC LIMIT $2";
 
 impl Store {
-    /// Returns the controls in force: those of people first, each part with the longest first.
+    /// Returns the controls in force: those of people first, then the longest, up to a limit.
     ///
     /// # Errors
     /// [`StoreError`].

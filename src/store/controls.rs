@@ -135,14 +135,10 @@ macro_rules! live {
     };
 }
 
-/// The controls of people are read first: however many destinations are held, none of them is left
-/// out.
+/// The controls of people come first: however many destinations are held, none of them is left out.
 pub(super) const IN_FORCE: &str = "
-    (SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.expires_at, now() AS now
-    FROM controls c WHERE NOT c.automatic AND c.released_at IS NULL AND c.expires_at > now() ORDER BY c.expires_at DESC LIMIT $1)
-    UNION ALL
-    (SELECT c.id, c.kind, c.scope, NULL, c.reason, c.who, c.automatic, c.expires_at, now()
-    FROM controls c WHERE c.automatic AND c.released_at IS NULL AND c.expires_at > now() ORDER BY c.expires_at DESC LIMIT $1)";
+    SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.expires_at, now() AS now
+    FROM controls c WHERE c.released_at IS NULL AND c.expires_at > now() ORDER BY c.automatic, c.expires_at DESC LIMIT $1";
 
 /// Counts the jobs that wait for `c`, up to `$1`.
 macro_rules! waiting {
@@ -213,7 +209,7 @@ impl Store {
         Ok(Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default())
     }
 
-    /// Returns the controls in force, up to a limit for those of people and of workers each.
+    /// Returns the controls in force, those of people first, up to a limit.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -9,29 +9,9 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
+use super::control_scope::{ALL, of_lane, of_organization, of_stage};
 use super::controls::LiveControl;
 use super::matcher::{KillAction, Matcher, Subject};
-
-/// The scope of the pause.
-pub const ALL: &str = "all";
-
-/// Returns the scope of a hold of a lane.
-#[must_use]
-pub fn of_lane(lane: &str) -> String {
-    format!("lane:{lane}")
-}
-
-/// Returns the scope of a hold of a stage.
-#[must_use]
-pub fn of_stage(pipeline: &str, stage: &str) -> String {
-    format!("stage:{pipeline}/{stage}")
-}
-
-/// Returns the scope of a hold of an organization.
-#[must_use]
-pub fn of_organization(slug: &str) -> String {
-    format!("organization:{slug}")
-}
 
 /// A pause or a hold in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

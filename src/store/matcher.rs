@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::control_scope::{ALL, of_organization};
 use crate::job::{Job, words};
 
 /// Maximum number of payload conditions of a matcher.
@@ -199,10 +200,9 @@ impl Matcher {
     /// Returns the scope of the matcher's control.
     #[must_use]
     pub fn scope(&self) -> String {
-        self.organization.as_deref().map_or_else(
-            || super::in_force::ALL.to_owned(),
-            super::in_force::of_organization,
-        )
+        self.organization
+            .as_deref()
+            .map_or_else(|| ALL.to_owned(), of_organization)
     }
 }
 

@@ -19,6 +19,7 @@ mod commit_outcome;
 mod connect;
 mod control_copy;
 mod control_list;
+pub mod control_scope;
 mod controls;
 mod count;
 mod dead_letters;

@@ -9,16 +9,11 @@ use time::format_description::well_known::Rfc3339;
 use super::Worker;
 use super::version_skew::{failure, unsuccessful};
 use crate::engine::{AttemptOutcome, Commit, Failure, Next, Pipeline, Product};
-use crate::fault::{WaitOn, chain};
+use crate::fault::{WaitOn, chain, codes};
 use crate::job::{JobId, WaitReason};
 use crate::store::in_force::{KillSwitch, Stop, Verdict};
 use crate::store::{Actor, Claim, KillAction, Role, Subject, Tables, Target};
 use crate::telemetry::names;
-
-/// The code of a job that a hold or the pause stops.
-const HELD: &str = "operator.held";
-/// The code of a job that a kill switch has parked.
-const KILLED: &str = "operator.kill_switch";
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Returns whether a control stops the claim's next stage. The job then waits, or is parked or
@@ -119,7 +114,7 @@ fn wait<C>(claim: &Claim, stop: &Stop) -> Commit<C> {
     unsuccessful(
         claim,
         AttemptOutcome::Waited,
-        failed(claim, HELD, &message, &hint),
+        failed(claim, codes::HELD, &message, &hint),
         next,
     )
 }
@@ -139,7 +134,7 @@ fn park<C>(claim: &Claim, switch: &KillSwitch) -> Commit<C> {
     unsuccessful(
         claim,
         AttemptOutcome::Parked,
-        failed(claim, KILLED, &message, &hint),
+        failed(claim, codes::KILL_SWITCH, &message, &hint),
         Next::Park,
     )
 }
