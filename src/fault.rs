@@ -150,6 +150,10 @@ impl StageFault {
 
 /// Codes that more than one module names. They are stored, so they are never renamed.
 pub mod codes {
+    /// An operator holds the lane, the stage or the organization, or has paused all jobs.
+    pub const HELD: &str = "operator.held";
+    /// A kill switch matches the job.
+    pub const KILL_SWITCH: &str = "operator.kill_switch";
     /// It is not known whether a call went through, and it may not be repeated.
     pub const UNKNOWN_OUTCOME: &str = "unknown_outcome";
     /// The job's deadline passed.

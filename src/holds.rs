@@ -1,4 +1,4 @@
-//! The governor's holds, kept in the store. Only this module depends on both, so that neither
+//! The governor's holds, kept in the store, and the refresh of all controls. Only this module depends on both, so that neither
 //! depends on the other.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::StageFault;
 use crate::job::ReplicaId;
 use crate::providers::governor::{Governor, Holds, LiveHold, NewHold};
-use crate::store::{self, Store};
+use crate::store::{self, Controls, Store};
 
 /// How often each replica reads the holds of other replicas and of operators.
 const EVERY: Duration = Duration::from_millis(500);
@@ -19,14 +19,17 @@ const EVERY: Duration = Duration::from_millis(500);
 /// Keeps holds as rows of the store.
 pub(crate) struct StoredHolds {
     store: Store,
+    /// The copy of all controls, which the same read refreshes.
+    controls: Arc<Controls>,
     replica: AtomicI64,
 }
 
 impl StoredHolds {
     #[must_use]
-    pub(crate) const fn new(store: Store) -> Self {
+    pub(crate) const fn new(store: Store, controls: Arc<Controls>) -> Self {
         Self {
             store,
+            controls,
             replica: AtomicI64::new(0),
         }
     }
@@ -76,8 +79,11 @@ impl Holds for StoredHolds {
 
     fn live(&self) -> BoxFuture<'_, Result<Vec<LiveHold>, StageFault>> {
         async move {
-            let rows = self.store.live_holds().await?;
-            let live = rows.into_iter().map(|row| {
+            let rows = self.controls.read().await?;
+            let holds = rows
+                .into_iter()
+                .filter(|row| matches!(row.kind.as_str(), "hold" | "circuit"));
+            let live = holds.map(|row| {
                 let left = row.left();
                 // An operator's reason alone does not show that an operator placed the hold.
                 let reason = if row.automatic {
@@ -98,7 +104,7 @@ impl Holds for StoredHolds {
     }
 }
 
-/// Refreshes the governor's copy of the holds until `end`.
+/// Refreshes the governor's copy of the holds, and the copy of all controls, until `end`.
 pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
     loop {
         refresh(&governor).await;

@@ -79,6 +79,10 @@ pub mod names {
     /// Gauge, `provider`: destinations whose circuit breaker is open or lets one probe through, in
     /// this process.
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
+    /// Gauge: kill switches in force whose matcher this worker does not understand.
+    pub const KILL_SWITCHES_NOT_UNDERSTOOD: &str = "dispatch_kill_switches_not_understood";
+    /// Counter, `action`: jobs that a kill switch has parked or cancelled.
+    pub const KILLED: &str = "dispatch_jobs_killed_total";
     /// Counter, `provider`: holds placed.
     pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
     /// Counter: spans that the collector of `DISPATCH_OTLP_ENDPOINT` has accepted.
@@ -316,6 +320,14 @@ fn describe_process() {
     describe_gauge!(
         names::OPEN_CIRCUITS,
         "Destinations whose circuit breaker is not closed, by provider"
+    );
+    describe_gauge!(
+        names::KILL_SWITCHES_NOT_UNDERSTOOD,
+        "Kill switches in force whose matcher this worker does not understand; they stop no job here"
+    );
+    describe_counter!(
+        names::KILLED,
+        "Jobs that a kill switch has parked or cancelled, by action"
     );
     describe_counter!(names::HOLDS_PLACED, "Holds placed, by provider");
     describe_counter!(

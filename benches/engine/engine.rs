@@ -17,7 +17,7 @@ use dispatch_worker::job::JobId;
 use dispatch_worker::maintenance::Incarnation;
 use dispatch_worker::quota::producer_quotas;
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
+use dispatch_worker::store::{self, Backlog, Controls, NewReplica, Store, Tables, WRITERS, Writer};
 use dispatch_worker::tls_policy::Endpoint;
 use dispatch_worker::worker::{
     Admission, EventLinks, IntakeThrottle, LaneLimiter, LaneRun, QuotaLimits, Quotas, Worker,
@@ -270,6 +270,8 @@ impl Bench {
         // are due.
         drop(due);
         self.spawn("announcer", announcing.run(self.end.clone()));
+        // No control is in force, and none is read.
+        let controls = Arc::new(Controls::new(writer.store().clone()));
         WorkerContext {
             writer,
             registry: Arc::new(Registry::new(idle(), Vec::new())),
@@ -279,6 +281,7 @@ impl Bench {
             announcer,
             known_schema: 1,
             admission: Arc::new(Admission::new(true)),
+            controls,
             running: Arc::default(),
             stamps: Arc::default(),
             spans: dispatch_worker::trace::Spans::default(),

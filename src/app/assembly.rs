@@ -18,7 +18,7 @@ use crate::providers::entra::EntraSettings;
 use crate::providers::governor::{Governor, Holds, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::secrets::Keyring;
-use crate::store::{self, Store, Writer};
+use crate::store::{self, Controls, Store, Writer};
 use crate::trace::Spans;
 use crate::tracker::{SealedTracker, Tracker};
 use crate::worker::{self, Admission, Announcing, DueAnnouncements, WorkerContext, announcer};
@@ -46,7 +46,8 @@ pub(super) fn assemble(
         .map(|pipeline| (pipeline.name, pipeline.first()))
         .collect();
     let store = Store::new(pool.clone());
-    let holds = Arc::new(StoredHolds::new(store.clone()));
+    let controls = Arc::new(Controls::new(store.clone()));
+    let holds = Arc::new(StoredHolds::new(store.clone(), Arc::clone(&controls)));
     let concurrency = |lane: Lane| settings.concurrency_of(lane.name);
     let lanes = Lanes {
         dispatch: concurrency(pipelines::DISPATCH),
@@ -93,6 +94,7 @@ pub(super) fn assemble(
         announcer,
         known_schema,
         admission,
+        controls,
         running,
         stamps,
         spans,
@@ -131,7 +133,9 @@ pub fn keyring(links: &Links) -> anyhow::Result<Keyring> {
 pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
     let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
-    let holds = Arc::new(StoredHolds::new(Store::new(pool.clone())));
+    let store = Store::new(pool.clone());
+    let controls = Arc::new(Controls::new(store.clone()));
+    let holds = Arc::new(StoredHolds::new(store, controls));
     let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for its own work, so the tracker of spawned work is not awaited.
     let tracker = Tracker::new(pool);

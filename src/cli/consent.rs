@@ -46,6 +46,18 @@ impl Consent {
         Ok(())
     }
 
+    /// Returns the actor of a change whose reason others see.
+    pub(super) fn actor_with_reason(&self) -> anyhow::Result<Actor> {
+        if self
+            .reason
+            .as_deref()
+            .is_none_or(|reason| reason.trim().is_empty())
+        {
+            return Err(Usage("expected a reason, got none; use --reason".to_owned()).into());
+        }
+        Ok(self.actor())
+    }
+
     /// Returns the actor for the audit log.
     pub(super) fn actor(&self) -> Actor {
         operator(self.reason.clone())

@@ -1,5 +1,5 @@
-//! `dispatch holds list|place|release`: holds on destinations, which stop the calls to them for a
-//! time.
+//! `dispatch holds list|place|release`: holds, which make the jobs of a destination or of a wider
+//! scope wait for a time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use comfy_table::Cell;
 use serde_json::json;
 
 use super::connect;
+use super::duration::of_control;
 use super::failure::Usage;
 use super::output::{Output, ask, can_ask, plain, rendered, when};
 use crate::config::{self, Links};
 use crate::operations;
 use crate::store::{Actor, HoldRow, Role, Store};
 
-/// List, place and release holds on destinations
+/// List, place and release holds of destinations, providers, lanes, stages and organizations
 #[derive(Debug, Subcommand)]
 pub(super) enum Holds {
     List(List),
@@ -24,24 +25,24 @@ pub(super) enum Holds {
     Release(Release),
 }
 
-/// List the holds in force with their start, end, reason and number of waiting jobs
+/// List the holds and the pause in force with their start, end, reason and number of waiting jobs
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
 }
 
-/// Place a hold on one destination: its jobs wait until the hold ends, all others continue
+/// Place a hold: the jobs of its scope wait until the hold ends, all others continue
 #[derive(Debug, Args)]
 pub(super) struct Place {
     #[command(flatten)]
     action: Action,
     /// Duration of the hold: 90s, 10m, 2h, 7d; at most a week
-    #[arg(long = "for", default_value = "1h", value_parser = length, value_name = "LENGTH")]
+    #[arg(long = "for", default_value = "1h", value_parser = of_control, value_name = "LENGTH")]
     length: Duration,
 }
 
-/// Release the holds of one destination; waiting jobs continue, a few at a time
+/// Release the holds of a scope; waiting jobs continue, a few at a time
 #[derive(Debug, Args)]
 pub(super) struct Release {
     #[command(flatten)]
@@ -53,7 +54,8 @@ struct Action {
     #[command(flatten)]
     links: Links,
     /// Destination: organization|provider|host, organization|channel|number of the destination, or *|channel|name for
-    /// destinations with a common limit, as `dispatch holds list` shows them
+    /// destinations with a common limit, as `dispatch holds list` shows them. Or lane:NAME, stage:PIPELINE/STAGE,
+    /// organization:SLUG or provider:NAME
     #[arg(value_parser = scope)]
     scope: String,
     /// Reason for the audit log, shown with the hold and for waiting jobs
@@ -112,7 +114,7 @@ impl Release {
 }
 
 impl Action {
-    /// Asks for consent to do `verb` to the destination, then returns the store.
+    /// Asks for consent to do `verb` to the scope, then returns the store.
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
         if !self.yes && !can_ask() {
             return Err(Usage(
@@ -155,46 +157,4 @@ fn table(output: Output, rows: &[HoldRow]) -> String {
 
 fn scope(text: &str) -> Result<String, String> {
     operations::check_scope(text).map(|()| text.to_owned())
-}
-
-/// The longest hold, in seconds, so that a forgotten hold ends.
-const LONGEST: u64 = 7 * 86_400;
-
-fn length(text: &str) -> Result<Duration, String> {
-    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
-    let unit = units
-        .iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
-    let seconds =
-        unit.and_then(|(number, seconds)| number.parse::<u64>().ok()?.checked_mul(seconds));
-    let seconds = seconds.filter(|seconds| (1..=LONGEST).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(|| {
-        "expected a number and s, m, h or d, at most a week; use 90s or 1h for example".to_owned()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_length_is_a_number_and_a_unit_up_to_a_week() {
-        assert_eq!(
-            ["90s", "10m", "2h", "7d"].map(|text| length(text).unwrap().as_secs()),
-            [90, 600, 7200, 604_800]
-        );
-        for wrong in [
-            "",
-            "90",
-            "h",
-            "-1h",
-            "0s",
-            "8d",
-            "1w",
-            "99999999999999999999d",
-            "1 h",
-        ] {
-            assert!(length(wrong).unwrap_err().contains("90s"), "{wrong}");
-        }
-    }
 }

@@ -22,9 +22,11 @@ mod identities;
 mod integrations;
 mod jobs;
 mod keys;
+mod killswitch;
 mod man;
 mod migrate;
 mod output;
+mod pause;
 mod pipelines;
 mod producers;
 mod publish;
@@ -90,6 +92,10 @@ enum Other {
     Audit(audit::Audit),
     #[command(subcommand)]
     Holds(holds::Holds),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    #[command(subcommand)]
+    Killswitch(killswitch::Killswitch),
     #[command(subcommand)]
     Producers(producers::Producers),
     #[command(subcommand)]
@@ -199,6 +205,9 @@ impl Other {
             Self::Audit(audit) => audit.run(output).await,
             Self::Stuck(stuck) => stuck.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
+            Self::Pause(pause) => pause.run(output).await,
+            Self::Resume(resume) => resume.run(output).await,
+            Self::Killswitch(killswitch) => killswitch.run(output).await,
             Self::Producers(producers) => producers.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Identities(identities) => identities.run(output).await,

@@ -79,7 +79,7 @@ const OF_JOBS: &[(&str, &str)] = &[
     ("seen_events", OF_JOB),
     (
         "controls",
-        "t.scope = $1 OR starts_with(t.scope, $1 || '|')",
+        "t.scope IN ($1, 'organization:' || $1) OR starts_with(t.scope, $1 || '|')",
     ),
     ("jobs", "t.organization = $1"),
 ];

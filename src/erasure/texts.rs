@@ -61,7 +61,7 @@ const TEXTS: &[Columns] = &[
     Columns {
         table: "controls",
         text: &["scope", "reason", "who"],
-        json: &[],
+        json: &["matcher"],
     },
     Columns {
         table: "activities",

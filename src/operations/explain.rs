@@ -8,6 +8,9 @@ use crate::pipelines;
 use crate::store::explain::{self, Facts, Standing, standing};
 use crate::store::{CappedCount, JobRow, Store, StoreError};
 
+/// The wait key of the pause of everything.
+const PAUSE_KEY: &str = "hold:all";
+
 /// What there is to say about a job.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Explained {
@@ -30,9 +33,10 @@ pub async fn explain(store: &Store, row: &JobRow) -> Result<Explained, StoreErro
         (JobState::Waiting, Some(key)) => store.waiting_for(key).await?,
         _ => CappedCount::default(),
     };
-    let hold = match &row.wait_key {
-        Some(key) => store.hold_of(key).await?,
-        None => None,
+    let hold = match (&row.wait_key, row.state) {
+        (Some(key), _) => store.hold_of(key).await?,
+        (None, JobState::Ready) => store.hold_of(PAUSE_KEY).await?,
+        (None, _) => None,
     };
     let place = pipelines::place_of(&row.pipeline, &row.stage);
     let facts = Facts {

@@ -15,15 +15,19 @@ mod diff;
 mod discard;
 mod discard_many;
 mod edit_input;
+mod end_kill_switch;
 mod erase;
 mod error;
 mod explain;
 mod export_secrets;
 mod hold;
+mod hold_scope;
 mod import_tracker;
 mod mark_effect;
 mod note_group;
 mod park;
+mod pause;
+mod place_kill_switch;
 mod possible;
 mod register_destination;
 mod register_identity;
@@ -34,6 +38,7 @@ mod remove_producer;
 mod replay;
 mod rerun;
 mod restart;
+mod resume;
 mod retry;
 mod revoke_token;
 mod rotate_destination_secret;
@@ -56,15 +61,19 @@ pub use diff::PathChange;
 pub use discard::discard;
 pub use discard_many::discard_many;
 pub use edit_input::{Edited, VERSIONS, edit_input, preview_edit, restore_input};
+pub use end_kill_switch::end_kill_switch;
 pub use erase::{Erased, Erasing};
 pub use error::OperationError;
 pub use explain::{Explained, explain};
 pub use export_secrets::export_secrets;
-pub use hold::{check_scope, hold};
+pub use hold::hold;
+pub use hold_scope::check_scope;
 pub use import_tracker::import_tracker;
 pub use mark_effect::{Found, mark_effect};
 pub use note_group::{GroupNote, note_group};
 pub use park::park;
+pub use pause::pause;
+pub use place_kill_switch::{CheckedKillSwitch, place_kill_switch};
 pub use possible::{JobAction, Possible, possible};
 pub use register_destination::{CheckedDestination, DestinationSettings, register_destination};
 pub use register_identity::register_identity;
@@ -74,6 +83,7 @@ pub use release::release;
 pub use remove_producer::remove_producer;
 pub use replay::{Replayer, replay};
 pub use rerun::{effects_that_may_repeat, rerun};
+pub use resume::resume;
 pub use retry::retry;
 pub use revoke_token::revoke_token;
 pub use rotate_destination_secret::{CheckedSecret, rotate_destination_secret};
@@ -89,10 +99,12 @@ pub use switch_integration::switch_integration;
 pub use test_destination::test_destination;
 pub use unmask::{EarlierInput, Unmasked, unmask};
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, to_value};
 
-use crate::store::Released;
+use crate::store::{Actor, Released};
 use crate::tracker::RowChange;
 
 /// A changed row, and the jobs that the change released.
@@ -112,4 +124,25 @@ fn states<R: Serialize + PartialEq>(
         return Ok(None);
     }
     Ok(Some((to_value(&row.before)?, to_value(&row.after)?)))
+}
+
+/// The longest control, so that a forgotten one ends.
+const LONGEST_CONTROL: Duration = Duration::from_hours(7 * 24);
+
+/// Checks the length of a control, and returns its reason, which every worker and every command
+/// shows.
+fn control_terms(actor: &Actor, length: Duration) -> Result<&str, OperationError> {
+    if length < Duration::from_secs(1) || length > LONGEST_CONTROL {
+        return Err(OperationError::Invalid(format!(
+            "expected a length of 1 s to 7 d, got {} s; use 1h for example",
+            length.as_secs()
+        )));
+    }
+    let reason = actor.reason.as_deref().map_or("", str::trim);
+    if reason.is_empty() {
+        return Err(OperationError::Invalid(
+            "expected a reason, got none; use --reason".to_owned(),
+        ));
+    }
+    Ok(reason)
 }

@@ -69,6 +69,11 @@ fn providers() -> impl Iterator<Item = &'static Provider> {
     OTHERS.into_iter().chain(channels)
 }
 
+/// Returns the name of every provider, as in error codes and in holds.
+pub fn provider_names() -> impl Iterator<Item = &'static str> {
+    providers().map(|provider| provider.name)
+}
+
 /// The addresses of the providers, and how they are called.
 #[derive(Debug, Clone)]
 pub struct ProviderSettings {

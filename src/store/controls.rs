@@ -1,8 +1,9 @@
-//! Holds of destinations. Workers and people place them, all replicas see them, and the jobs that
-//! wait for a hold are released in small batches when it ends.
+//! Holds, and the pause of the whole fleet. Workers place holds of destinations, people place all
+//! kinds; all replicas see them, and the jobs that wait for one are released in small batches when
+//! it ends.
 //!
-//! A hold is a row of `controls` of the kind `hold` or `circuit`. Jobs wait for the key
-//! `hold:<scope>`.
+//! A hold is a row of `controls` of the kind `hold` or `circuit`, the pause one of the kind
+//! `pause`. Jobs wait for the key `hold:<scope>`.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use super::sql::{query, query_one, query_opt};
 
 /// Prefix of the wait key.
 const KEY: &str = "hold:";
-/// Maximum number of holds in force that are read.
-const LIVE: i64 = 10_000;
+/// Maximum number of controls in force that are read.
+pub(super) const LIVE: i64 = 10_000;
 /// Maximum number of keys that one round handles.
 const KEYS: i32 = 64;
 /// Jobs released at once if the row of the hold no longer exists.
@@ -32,9 +33,10 @@ const FORGOTTEN: i32 = 64;
 pub struct HoldRow {
     /// `<organization>|<provider>|<host or destination id>`, with the suffix `#seats` if only a
     /// permit is missing; or `*|<provider>|<name>` for everything that the provider limits
-    /// together.
+    /// together. Or `lane:<lane>`, `stage:<pipeline>/<stage>`, `organization:<slug>`,
+    /// `provider:<provider>`; `all` for the pause.
     pub scope: String,
-    /// `hold`, or `circuit` if the circuit breaker of the destination is open.
+    /// `hold`; `circuit` if the circuit breaker of the destination is open; `pause`.
     pub kind: String,
     /// The reason.
     pub reason: String,
@@ -58,6 +60,37 @@ pub struct HoldRow {
     pub waiting: CappedCount,
 }
 
+/// A control in force, as workers read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveControl {
+    /// Its number.
+    pub id: i64,
+    /// `pause`, `hold`, `kill_switch` or `circuit`.
+    pub kind: String,
+    /// As [`HoldRow::scope`].
+    pub scope: String,
+    /// The matcher of a kill switch, as JSON.
+    pub matcher: Option<String>,
+    /// The reason.
+    pub reason: String,
+    /// `replica 7`, or a person.
+    pub who: String,
+    /// Whether a worker placed it.
+    pub automatic: bool,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// The database's clock when the row was read.
+    pub now: OffsetDateTime,
+}
+
+impl LiveControl {
+    /// Returns how long it still lasts.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        Duration::try_from(self.expires_at - self.now).unwrap_or_default()
+    }
+}
+
 /// A hold that a worker places.
 #[derive(Debug, Clone, Copy)]
 pub struct NewHold<'a> {
@@ -71,14 +104,6 @@ pub struct NewHold<'a> {
     pub who: &'a str,
     /// Length from now on, by the database's clock.
     pub length: Duration,
-}
-
-impl HoldRow {
-    /// Returns how long it still lasts.
-    #[must_use]
-    pub fn left(&self) -> Duration {
-        Duration::try_from(self.expires_at - self.now).unwrap_or_default()
-    }
 }
 
 /// A hold in force is never shortened, and keeps its reason and its author until a longer one
@@ -108,13 +133,16 @@ macro_rules! live {
             "SELECT c.scope, c.kind, c.reason, c.who, c.automatic, c.created_at, c.expires_at, now() AS now, ",
             $waiting,
             " AS waiting FROM controls c
-            WHERE c.kind IN ('hold', 'circuit') AND c.released_at IS NULL AND c.expires_at > now()",
+            WHERE c.kind IN ('hold', 'circuit', 'pause') AND c.released_at IS NULL AND c.expires_at > now()",
             $condition
         )
     };
 }
 
-pub(super) const IN_FORCE: &str = live!("0::bigint", " ORDER BY c.expires_at DESC LIMIT $1");
+/// The controls of people come first: however many destinations are held, none of them is left out.
+pub(super) const IN_FORCE: &str = "
+    SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.expires_at, now() AS now
+    FROM controls c WHERE c.released_at IS NULL AND c.expires_at > now() ORDER BY c.automatic, c.expires_at DESC LIMIT $1";
 
 /// Counts the jobs that wait for `c`, up to `$1`.
 macro_rules! waiting {
@@ -133,12 +161,12 @@ pub(super) const OF_SCOPE: &str = live!(
 
 pub(super) const PRESENT: &str = "
     SELECT id FROM controls
-    WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > clock_timestamp()
+    WHERE scope = $1 AND kind IN ('hold', 'circuit', 'pause') AND released_at IS NULL AND expires_at > clock_timestamp()
     FOR SHARE";
 
 pub(super) const END: &str = "
     UPDATE controls SET released_at = now()
-    WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > now()
+    WHERE scope = $1 AND kind IN ('hold', 'circuit', 'pause') AND released_at IS NULL AND expires_at > now()
     RETURNING reason";
 
 /// Walks from key to key along the index. A hold that a person has ended counts as over one second
@@ -157,14 +185,14 @@ pub(super) const OVER: &str = "
         AND coalesce(ended.stepped_at <= now() - interval '900 milliseconds', true) AS is_over
     FROM keys k LEFT JOIN LATERAL (
         SELECT c.id, c.stepped_at, coalesce(c.released_at + interval '1 second', c.expires_at) AS at FROM controls c
-        WHERE c.scope = substr(k.wait_key, 6) AND c.kind IN ('hold', 'circuit')
+        WHERE c.scope = substr(k.wait_key, 6) AND c.kind IN ('hold', 'circuit', 'pause')
         ORDER BY at DESC LIMIT 1) ended ON true
     ORDER BY k.number";
 
-/// Releases four jobs first and twice as many each time, up to 64. Only one replica steps within
-/// 900 ms.
+/// Releases four jobs first and twice as many each time, up to 64 for one destination and up to 512
+/// for a wider scope, whose jobs have many destinations. Only one replica steps within 900 ms.
 pub(super) const STEP: &str = "
-    UPDATE controls SET step = CASE WHEN step = 0 THEN 4 ELSE least(step * 2, 64) END, stepped_at = now()
+    UPDATE controls SET step = CASE WHEN step = 0 THEN 4 ELSE least(step * 2, CASE WHEN scope LIKE '%|%' THEN 64 ELSE 512 END) END, stepped_at = now()
     WHERE id = $1 AND (stepped_at IS NULL OR stepped_at <= now() - interval '900 milliseconds')
     RETURNING step";
 
@@ -185,15 +213,15 @@ impl Store {
         Ok(Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default())
     }
 
-    /// Returns every hold in force, without the number of jobs that wait for it.
+    /// Returns the controls in force, those of people first, up to a limit.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn live_holds(&self) -> Result<Vec<HoldRow>, StoreError> {
+    pub async fn live_controls(&self) -> Result<Vec<LiveControl>, StoreError> {
         query(&self.client().await?, IN_FORCE, &[&LIVE])
             .await?
             .iter()
-            .map(hold_row)
+            .map(live_control)
             .collect()
     }
 
@@ -253,7 +281,7 @@ impl Store {
     }
 }
 
-/// Ends every hold of a destination and returns their reasons. Runs in a transaction of the caller,
+/// Ends every hold of a scope, or the pause, and returns their reasons. Runs in a transaction of the caller,
 /// which writes the audit row in it.
 ///
 /// # Errors
@@ -303,5 +331,19 @@ fn hold_row(row: &Row) -> Result<HoldRow, StoreError> {
         expires_at: row.try_get("expires_at")?,
         now: row.try_get("now")?,
         waiting: CappedCount::of(row.try_get("waiting")?),
+    })
+}
+
+fn live_control(row: &Row) -> Result<LiveControl, StoreError> {
+    Ok(LiveControl {
+        id: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        scope: row.try_get("scope")?,
+        matcher: row.try_get("matcher")?,
+        reason: row.try_get("reason")?,
+        who: row.try_get("who")?,
+        automatic: row.try_get("automatic")?,
+        expires_at: row.try_get("expires_at")?,
+        now: row.try_get("now")?,
     })
 }

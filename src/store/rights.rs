@@ -98,7 +98,7 @@ pub(super) const TABLES: &[TableRights] = &[
     on(
         "controls",
         ALL,
-        "id,kind,scope,reason,who,created_at,expires_at,released_at,automatic,step,stepped_at",
+        "id,kind,scope,reason,who,created_at,expires_at,released_at,automatic,step,stepped_at,matcher",
     ),
     on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on(

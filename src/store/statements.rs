@@ -2,9 +2,9 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    audit_rows, backlog, cancel_many, causes, controls, dead_letters, discard_many, due,
-    failure_groups, failure_sightings, group_difference, headers, inspect, listing, open_jobs,
-    overdue, parked, quotas, releases, repeats, resolve, stuck, takeover, ways,
+    audit_rows, backlog, cancel_many, causes, control_list, controls, dead_letters, discard_many,
+    due, failure_groups, failure_sightings, group_difference, headers, inspect, kill_preview,
+    listing, open_jobs, overdue, parked, quotas, releases, repeats, resolve, stuck, takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -80,6 +80,10 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("controls::SHOWN", controls::SHOWN),
     ("controls::OF_SCOPE", controls::OF_SCOPE),
     ("controls::END", controls::END),
+    ("control_list::SHOWN", control_list::SHOWN),
+    ("kill_preview::OPEN", kill_preview::OPEN),
+    ("kill_preview::RECENT", kill_preview::RECENT),
+    ("kill_preview::DETAILS", kill_preview::DETAILS),
     ("dead_letters::LIST", dead_letters::LIST),
     ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
     ("discard_many::LOOK", discard_many::LOOK),

@@ -15,7 +15,7 @@ use crate::job::JobId;
 use crate::message::WakeUp;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{Announcement, Fence, SoFar, Store, StoreError, Tables, Writer};
+use crate::store::{Announcement, Controls, Fence, SoFar, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
 use crate::trace::Spans;
 
@@ -35,6 +35,8 @@ pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     pub known_schema: i64,
     /// The cached rows that say what producers may name.
     pub admission: Arc<Admission>,
+    /// The controls of operators in force.
+    pub controls: Arc<Controls>,
     pub running: Arc<Running>,
     /// The stamps of wake-ups that may not have been published.
     pub stamps: Arc<Stamps>,
@@ -53,6 +55,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> 
             announcer: self.announcer.clone(),
             known_schema: self.known_schema,
             admission: Arc::clone(&self.admission),
+            controls: Arc::clone(&self.controls),
             running: Arc::clone(&self.running),
             stamps: Arc::clone(&self.stamps),
             spans: self.spans.clone(),

@@ -16,6 +16,7 @@ mod claiming;
 mod commit_recovery;
 mod consumer_liveness;
 mod context;
+mod controls;
 mod heartbeat;
 mod intake_throttle;
 mod lane;
@@ -200,6 +201,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else {
                 return After::Stop;
             };
+            if self.is_stopped(claim, pipeline).await {
+                return After::Stop;
+            }
             let (stored, read_again) =
                 (claim.partial.take(), std::mem::take(&mut claim.read_again));
             let partial = Partial {

@@ -41,7 +41,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn leave_to_newer(&self, claim: &Claim, newer: Unknown) {
-        let commit = newer.into_commit(claim);
+        self.leave(claim, newer.into_commit(claim)).await;
+    }
+
+    /// Commits that a claimed job waits or is parked before its next stage.
+    pub(super) async fn leave(&self, claim: &Claim, commit: Commit<P::Changes>) {
         let run = Run {
             fence: &claim.fence,
             job: &claim.job,
@@ -49,7 +53,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         debug_assert!(
             matches!(commit.next, Next::Wait { .. } | Next::Park),
-            "an unknown job is not run"
+            "a job that is left is not run"
         );
         match self.context.writer.commit(run, &commit).await {
             Ok(committed) => {
@@ -60,7 +64,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Err(error) => {
                 tracing::warn!(
                     error = crate::fault::chain(&error),
-                    "a job of another version could not be made to wait; it is due again in a second"
+                    "a job could neither be made to wait nor parked; it is due again in a second"
                 );
                 self.context
                     .postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored)
@@ -128,26 +132,36 @@ impl Unknown {
             ),
             None => (AttemptOutcome::Parked, Next::Park),
         };
-        let record = Record::Attempt(AttemptRecord {
-            stage: job.stage.clone(),
-            outcome,
-            failure: self.failure,
-        });
-        let (skipped, partial) = (Skipped::new(), claim.partial.clone());
-        Commit {
-            record,
-            effect: None,
-            leftover: None,
-            changes: None,
-            children: Vec::new(),
-            next,
-            skipped,
-            partial,
-        }
+        unsuccessful(claim, outcome, self.failure, next)
     }
 }
 
-fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
+/// Returns the commit of a claim whose next stage does not start. The partial results stay.
+pub(super) fn unsuccessful<C>(
+    claim: &Claim,
+    outcome: AttemptOutcome,
+    failure: Failure,
+    next: Next,
+) -> Commit<C> {
+    let record = Record::Attempt(AttemptRecord {
+        stage: claim.job.stage.clone(),
+        outcome,
+        failure,
+    });
+    let (skipped, partial) = (Skipped::new(), claim.partial.clone());
+    Commit {
+        record,
+        effect: None,
+        leftover: None,
+        changes: None,
+        children: Vec::new(),
+        next,
+        skipped,
+        partial,
+    }
+}
+
+pub(super) fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
     let kind = FailureKind {
         pipeline: &job.pipeline,
         stage: &job.stage,

@@ -108,6 +108,7 @@ pub(super) fn print_result(
             })?;
         }
         ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
+        ActionResult::NoSuchJob => bail!("there is no such job"),
         ActionResult::MovedOn {
             job, state, stage, ..
         } => {

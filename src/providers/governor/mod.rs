@@ -43,7 +43,7 @@ pub use destination::CallResult;
 pub use fault::GovernorFault;
 pub use lanes::{CallLane, Lanes};
 pub use rates::{BadRate, Rate, Rates, default_rates};
-pub use scope::Scope;
+pub use scope::{Scope, of_provider};
 
 use self::destination::{Asking, HoldRequest, NotNow};
 use self::destination_states::{AdmittedCall, DestinationState, DestinationStates};

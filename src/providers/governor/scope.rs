@@ -17,6 +17,8 @@ pub struct Scope {
     own: Target,
     permits: Target,
     shared: Option<Target>,
+    /// Everything that the provider does, for any organization: held only by an operator.
+    everything: Target,
     provider: &'static str,
     lane: CallLane,
     tenant: Option<String>,
@@ -80,6 +82,11 @@ impl Scope {
             },
             permits,
             shared: None,
+            everything: Target {
+                text: of_provider(provider),
+                called: name_of(provider).to_owned(),
+                is_permits: false,
+            },
             provider,
             lane: CallLane::Messaging,
             tenant: None,
@@ -147,7 +154,9 @@ impl Scope {
 
     /// Returns every target whose hold prevents calls to the destination.
     pub(super) fn targets(&self) -> impl Iterator<Item = &Target> + Clone {
-        std::iter::once(&self.own).chain(&self.shared)
+        [&self.own, &self.everything]
+            .into_iter()
+            .chain(&self.shared)
     }
 }
 
@@ -155,6 +164,12 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.own.text)
     }
+}
+
+/// Returns the scope of a hold of everything that a provider does.
+#[must_use]
+pub fn of_provider(provider: &str) -> String {
+    format!("provider:{provider}")
 }
 
 fn name_of(provider: &'static str) -> &'static str {
@@ -213,6 +228,8 @@ mod tests {
             ("*|discord|bot-1f", "Discord (bot-1f)")
         );
         let alone = Scope::destination("acme", "slack", 3).limited_with(None);
-        assert_eq!((alone.widest(), alone.targets().count()), (alone.own(), 1));
+        assert_eq!(alone.widest(), alone.own());
+        let targets: Vec<&str> = alone.targets().map(|target| target.text.as_str()).collect();
+        assert_eq!(targets, ["acme|slack|3", "provider:slack"]);
     }
 }

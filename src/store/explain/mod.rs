@@ -23,9 +23,13 @@ pub struct Facts {
     pub attempts: Option<i32>,
     /// Number of jobs that wait for the same cause, including this one.
     pub waiting_for_same: CappedCount,
-    /// The hold that the job waits for, if it is in force.
+    /// The hold or the pause that the job waits for, if it is in force. For a job that is ready, the
+    /// pause, if one is in force.
     pub hold: Option<HoldRow>,
 }
+
+/// The kind of a [`HoldRow`] that is the pause.
+const PAUSE: &str = "pause";
 
 /// Where a job stands for the claim, the waker and the takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -71,6 +75,9 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
     let stage = stage(row, facts);
     let at = Clock { now: row.now };
     match standing(row) {
+        Standing::DueWoken | Standing::DueNotWoken | Standing::Later if facts.hold.is_some() => {
+            paused(row, facts, &stage, &at)
+        }
         Standing::DueWoken => {
             let woken = row.woken_at.map_or_else(String::new, |woken| {
                 format!("; wake-up published {}", at.since(woken))
@@ -182,6 +189,10 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
 /// may describe an earlier one.
 fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
     let cause = match &facts.hold {
+        Some(pause) if pause.kind == PAUSE => format!(
+            "{}. The jobs that wait for it then continue by themselves in small batches; `dispatch resume` ends it now.",
+            pause_of(pause, at)
+        ),
         Some(hold) => {
             format!(
                 "{} holds `{}` until {} ({}). The jobs that wait for it then continue by themselves in small batches; \
@@ -195,6 +206,29 @@ fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
         None => "the hold has ended. The jobs that waited for it continue by themselves in small batches.".to_owned(),
     };
     format!("{begin}: {cause}{}{}", others(facts), overdue(row, at))
+}
+
+/// Explains a job that is ready while everything is paused: no worker starts its stage.
+fn paused(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
+    let pause = facts
+        .hold
+        .as_ref()
+        .map_or_else(String::new, |pause| pause_of(pause, at));
+    format!(
+        "Ready at {stage}, due at {}, for {}; but {pause}, so no worker starts the stage before. `dispatch resume` ends the pause          now.{}",
+        at.time(row.due_at),
+        attempt(row, facts),
+        overdue(row, at)
+    )
+}
+
+fn pause_of(pause: &HoldRow, at: &Clock) -> String {
+    format!(
+        "{} has paused all jobs until {} ({})",
+        pause.who,
+        at.time(pause.expires_at),
+        pause.reason.trim_end_matches('.')
+    )
 }
 
 /// Returns how many jobs wait for the same cause, if this one is not the only one.

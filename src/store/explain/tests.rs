@@ -216,6 +216,40 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
 }
 
 #[test]
+fn a_paused_job_says_who_paused_it_and_until_when_whether_it_waits_or_is_ready() {
+    let hold = Some(HoldRow {
+        scope: "all".to_owned(),
+        kind: "pause".to_owned(),
+        reason: "Postgres moves.".to_owned(),
+        who: "olga".to_owned(),
+        automatic: false,
+        created_at: NOW,
+        expires_at: datetime!(2025-03-04 14:09:00 UTC),
+        now: NOW,
+        waiting: CappedCount::of(1),
+    });
+    let facts = Facts { hold, ..FACTS };
+    let waiting = explain(&waits("hold", "hold:all"), &facts);
+    let cause = "olga has paused all jobs until 14:09:00 UTC (Postgres moves)";
+    assert!(
+        waiting.contains(&format!(": {cause}. The jobs that wait"))
+            && waiting.contains("`dispatch resume`"),
+        "{waiting}"
+    );
+    let ready = explain(&row(JobState::Ready), &facts);
+    assert!(
+        ready.starts_with("Ready at stage")
+            && ready.contains(&format!("but {cause}, so no worker")),
+        "{ready}"
+    );
+    let running = explain(&row(JobState::Running), &facts);
+    assert!(
+        !running.contains("paused"),
+        "a running stage goes on: {running}"
+    );
+}
+
+#[test]
 fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() {
     assert_eq!(
         explain(&failed(row(JobState::Parked)), &FACTS),

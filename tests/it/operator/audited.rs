@@ -30,6 +30,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch jobs show",
     "dispatch keys list",
     "dispatch man",
+    "dispatch killswitch list",
     "dispatch pipelines",
     "dispatch reference",
     "dispatch producers list",
@@ -43,6 +44,8 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch topology declare",
     "dispatch worker",
 ];
+/// The number of the kill switch that a case places: a hold and a pause come before it.
+const KILL_SWITCH: i64 = 3;
 /// The role that owns the database of a test.
 const OWNER: &str = "postgres";
 
@@ -192,6 +195,20 @@ fn of_jobs(account: &str) -> Vec<Case> {
             "holds release acme|webhook|7 --reason x --yes",
             "",
             "hold.release",
+            WORKER,
+        ),
+        case("pause --reason x --yes", "", "controls.pause", WORKER),
+        case("resume --reason x --yes", "", "controls.resume", WORKER),
+        case(
+            "killswitch place --organization acme --source nobody --action park --reason x --yes",
+            "",
+            "controls.place_kill_switch",
+            WORKER,
+        ),
+        case(
+            &format!("killswitch end {KILL_SWITCH} --reason x --yes"),
+            "",
+            "controls.end_kill_switch",
             WORKER,
         ),
         case(

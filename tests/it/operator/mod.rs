@@ -4,6 +4,7 @@ mod audit_list;
 mod audited;
 mod bulk;
 mod check;
+mod controls;
 pub(crate) mod dead_letters;
 mod erasure;
 mod failures;

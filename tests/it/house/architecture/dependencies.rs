@@ -41,7 +41,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "operations",
-        &["broker", "erasure", "pipelines", "store", "tracker"],
+        &[
+            "broker",
+            "erasure",
+            "pipelines",
+            "providers",
+            "store",
+            "tracker",
+        ],
     ),
     (
         "app",

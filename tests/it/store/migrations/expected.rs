@@ -65,6 +65,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(19, &[], V19),
     migration!(20, &[], V20),
     migration!(21, &[], V21),
+    migration!(22, &[], V22),
 ];
 
 const V1: &[Expectation] = &[
@@ -326,3 +327,8 @@ const V21: &[Expectation] = &[
         "refused: job_inputs_version_check",
     ),
 ];
+
+const V22: &[Expectation] = &[expect(
+    "SELECT count(*), count(matcher) FROM controls WHERE kind <> 'kill_switch'",
+    "3 0",
+)];

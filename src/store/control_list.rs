@@ -1,0 +1,88 @@
+//! Every control in force, for people.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+
+use super::controls::LIVE;
+use super::count::CappedCount;
+use super::error::StoreError;
+use super::handle::Store;
+use super::matcher::Matcher;
+use super::sql::query;
+
+/// A control in force.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ControlRow {
+    /// Its number.
+    pub id: i64,
+    /// `pause`, `hold`, `kill_switch` or `circuit`.
+    pub kind: String,
+    /// What it stops: a destination, `lane:…`, `stage:…`, `organization:…`, `provider:…` or `all`.
+    pub scope: String,
+    /// The matcher of a kill switch.
+    pub matcher: Option<Value>,
+    /// Whether this version understands it. Where it does not, a kill switch stops no job.
+    pub is_understood: bool,
+    /// The reason.
+    pub reason: String,
+    /// `replica 7`, or a person.
+    pub who: String,
+    /// Whether a worker placed it.
+    pub automatic: bool,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
+    pub created_at: OffsetDateTime,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
+    pub expires_at: OffsetDateTime,
+    /// Number of jobs that wait for it, up to a limit.
+    #[schemars(with = "i64")]
+    pub waiting: CappedCount,
+}
+
+/// The controls of people come first.
+pub(super) const SHOWN: &str = "
+    SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.created_at, c.expires_at,
+        CASE WHEN c.kind = 'kill_switch' THEN 0 ELSE (SELECT count(*) FROM (SELECT FROM jobs j
+            WHERE j.state = 'waiting' AND j.wait_reason <> 'children' AND j.wait_key = 'hold:' || c.scope LIMIT $1) counted)
+        END AS waiting
+    FROM controls c WHERE c.released_at IS NULL AND c.expires_at > now() ORDER BY c.automatic, c.expires_at DESC LIMIT $2";
+
+impl Store {
+    /// Returns the controls in force: those of people first, then the longest, up to a limit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn controls(&self) -> Result<Vec<ControlRow>, StoreError> {
+        query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE])
+            .await?
+            .iter()
+            .map(control_row)
+            .collect()
+    }
+}
+
+fn control_row(row: &Row) -> Result<ControlRow, StoreError> {
+    let kind: String = row.try_get("kind")?;
+    let stored: Option<String> = row.try_get("matcher")?;
+    let is_understood =
+        kind != "kill_switch" || stored.as_deref().and_then(Matcher::read).is_some();
+    Ok(ControlRow {
+        id: row.try_get("id")?,
+        kind,
+        scope: row.try_get("scope")?,
+        matcher: stored.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        is_understood,
+        reason: row.try_get("reason")?,
+        who: row.try_get("who")?,
+        automatic: row.try_get("automatic")?,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        waiting: CappedCount::of(row.try_get("waiting")?),
+    })
+}
