@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** only `cli` prints.
 
+mod campaigns;
 mod check;
 mod connect;
 mod consent;
@@ -73,6 +74,8 @@ enum Other {
     Schema(schema::Schema),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    #[command(subcommand)]
+    Campaigns(campaigns::Campaigns),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     #[command(subcommand)]
@@ -174,6 +177,7 @@ impl Other {
             Self::Publish(publish) => publish.run(output).await,
             Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
+            Self::Campaigns(campaigns) => campaigns.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Producers(producers) => producers.run(output).await,

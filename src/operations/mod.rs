@@ -7,6 +7,7 @@
 //! The words of the audit log are [`Action`](crate::store::Action), and what a role permits is
 //! decided there.
 
+mod abort_campaign;
 mod cancel;
 mod cancel_many;
 mod configure;
@@ -17,6 +18,8 @@ mod error;
 mod export_secrets;
 mod hold;
 mod import_tracker;
+mod pause_campaign;
+mod preview_campaign;
 mod register_destination;
 mod register_identity;
 mod register_integration;
@@ -24,16 +27,20 @@ mod register_producer;
 mod release;
 mod remove_producer;
 mod replay;
+mod resume_campaign;
 mod retry;
 mod rotate_destination_secret;
 mod rotate_hook_secret;
 mod rotate_keys;
 mod set_tokens;
 mod show_raw;
+mod start_campaign;
+mod step_campaign;
 mod switch_destination;
 mod switch_integration;
 mod test_destination;
 
+pub use abort_campaign::abort_campaign;
 pub use cancel::cancel;
 pub use cancel_many::{CancelledMany, cancel_many};
 pub use configure::configure;
@@ -44,6 +51,8 @@ pub use error::OperationError;
 pub use export_secrets::export_secrets;
 pub use hold::{check_scope, hold};
 pub use import_tracker::import_tracker;
+pub use pause_campaign::pause_campaign;
+pub use preview_campaign::{CampaignPreview, HoldInTheWay, RefusedJobs, preview_campaign};
 pub use register_destination::{CheckedDestination, DestinationSettings, register_destination};
 pub use register_identity::register_identity;
 pub use register_integration::{IntegrationSettings, register_integration};
@@ -51,6 +60,7 @@ pub use register_producer::{SharedSource, register_producer, shared_sources};
 pub use release::release;
 pub use remove_producer::remove_producer;
 pub use replay::{Replayer, replay};
+pub use resume_campaign::resume_campaign;
 pub use retry::retry;
 pub use rotate_destination_secret::{CheckedSecret, rotate_destination_secret};
 pub use rotate_hook_secret::rotate_hook_secret;
@@ -59,6 +69,8 @@ pub use rotate_keys::{
 };
 pub use set_tokens::set_tokens;
 pub use show_raw::show_raw;
+pub use start_campaign::start_campaign;
+pub use step_campaign::step_campaign;
 pub use switch_destination::switch_destination;
 pub use switch_integration::switch_integration;
 pub use test_destination::test_destination;

@@ -6,7 +6,10 @@ use serde_json::json;
 use super::OperationError;
 use crate::fault::codes;
 use crate::job::{JobState, WaitReason};
-use crate::store::{Action, ActionResult, Actor, JobChange, LockedJob, Store, Target, execute};
+use crate::store::{
+    Action, ActionResult, Actor, JobChange, JobTransaction, LockedJob, Store, StoreError, Target,
+    execute,
+};
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
@@ -30,30 +33,37 @@ pub async fn retry(
     target: &Target,
 ) -> Result<ActionResult, OperationError> {
     let result = store.change_job(actor, Action::Retry, target, async |tx, job| {
-        if job.state == JobState::Running {
-            return Ok(JobChange::Already);
-        }
-        if let Some(why) = obstacle(job) {
-            return Ok(JobChange::Refused(why));
-        }
-        if job.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
-            execute(tx, ALLOW_REPEAT, &[&job.id.0]).await?;
-        }
-        execute(tx, RETRY, &[&job.id.0]).await?;
-        Ok(JobChange::Done {
-            now: JobState::Ready,
-            after: json!({"state": "ready"}),
-        })
+        change(tx, job).await
     });
     Ok(result.await?)
 }
 
-/// Returns why the job cannot be retried, and what to do instead.
-fn obstacle(job: &LockedJob) -> Option<String> {
-    match (job.state, job.wait_reason()) {
+/// Retries a locked job.
+pub(super) async fn change(
+    tx: &JobTransaction<'_>,
+    job: &LockedJob,
+) -> Result<JobChange, StoreError> {
+    if job.state == JobState::Running {
+        return Ok(JobChange::Already);
+    }
+    if let Some(why) = obstacle(job.state, job.wait_reason()) {
+        return Ok(JobChange::Refused(why));
+    }
+    if job.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
+        execute(tx, ALLOW_REPEAT, &[&job.id.0]).await?;
+    }
+    execute(tx, RETRY, &[&job.id.0]).await?;
+    Ok(JobChange::Done {
+        now: JobState::Ready,
+        after: json!({"state": "ready"}),
+    })
+}
+
+/// Returns why a job in this state cannot be retried, and what to do instead.
+pub(super) fn obstacle(state: JobState, waits_for: Option<WaitReason>) -> Option<String> {
+    match (state, waits_for) {
         (JobState::Succeeded | JobState::Cancelled, _) => Some(format!(
-            "it is {}; publish it again with a new dedupe_key",
-            job.state
+            "it is {state}; publish it again with a new dedupe_key"
         )),
         (JobState::Waiting, Some(WaitReason::Children)) => {
             Some("it waits for its follow-ups; retry the one that is parked".to_owned())

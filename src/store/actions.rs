@@ -15,6 +15,9 @@ use super::sql::{execute, query_one, query_opt};
 use crate::job::{JobId, JobState, WaitReason};
 use crate::message::outcome;
 
+/// The transaction in which an action changes a job.
+pub type JobTransaction<'a> = Transaction<'a>;
+
 /// The job that an action is for.
 #[derive(Debug, Clone)]
 pub enum Target {
@@ -140,26 +143,13 @@ impl Store {
         target: &Target,
         change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, StoreError>,
     ) -> Result<ActionResult, StoreError> {
-        actor.permit(action)?;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else {
-            return Ok(ActionResult::NoSuchJob);
-        };
-        match change(&tx, &job).await? {
-            JobChange::Already => Ok(ActionResult::Already(job.id, job.state)),
-            JobChange::Refused(why) => Ok(ActionResult::Refused(job.id, why)),
-            JobChange::Done { now, after } => {
-                let before = json!({"state": job.state, "wait_reason": job.wait_word});
-                write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
-                tx.commit().await?;
-                Ok(ActionResult::Done {
-                    job: job.id,
-                    before: job.state,
-                    now,
-                })
-            }
+        let result = change_job(&tx, actor, action, target, change).await?;
+        if let ActionResult::Done { .. } = result {
+            tx.commit().await?;
         }
+        Ok(result)
     }
 
     /// Cancels a job that is not done, and its open follow-ups.
@@ -205,8 +195,38 @@ impl Store {
     }
 }
 
+/// Locks a job, makes a change of it and writes the audit row, in a transaction of the caller.
+pub(super) async fn change_job(
+    tx: &Transaction<'_>,
+    actor: &Actor,
+    action: Action,
+    target: &Target,
+    change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, StoreError>,
+) -> Result<ActionResult, StoreError> {
+    actor.permit(action)?;
+    let Some(job) = find(tx, target).await? else {
+        return Ok(ActionResult::NoSuchJob);
+    };
+    match change(tx, &job).await? {
+        JobChange::Already => Ok(ActionResult::Already(job.id, job.state)),
+        JobChange::Refused(why) => Ok(ActionResult::Refused(job.id, why)),
+        JobChange::Done { now, after } => {
+            let before = json!({"state": job.state, "wait_reason": job.wait_word});
+            write_audit(tx, actor, action, Some(job.id), &before, &after).await?;
+            Ok(ActionResult::Done {
+                job: job.id,
+                before: job.state,
+                now,
+            })
+        }
+    }
+}
+
 /// Cancels a locked job, unless it is done, and its open follow-ups.
-pub(super) async fn cancel(tx: &Transaction<'_>, job: &LockedJob) -> Result<JobChange, StoreError> {
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn cancel(tx: &JobTransaction<'_>, job: &LockedJob) -> Result<JobChange, StoreError> {
     if job.state.is_done() {
         return Ok(JobChange::Already);
     }

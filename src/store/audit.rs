@@ -71,6 +71,11 @@ actions! {
     CancelMany = "jobs.cancel_many",
     /// Written after the last job of a filter is cancelled.
     CancelledMany = "jobs.cancelled_many",
+    StartCampaign = "campaign.start",
+    /// By a person, or by the worker because too many jobs failed again.
+    PauseCampaign = "campaign.pause",
+    ResumeCampaign = "campaign.resume",
+    AbortCampaign = "campaign.abort",
     ReplayDeadLetter = "dead_letter.replay",
     /// By number, by filter, or by retention.
     DiscardDeadLetter = "dead_letter.discard",
@@ -117,6 +122,13 @@ actions! {
 }
 
 impl Role {
+    /// Returns the role with this stored word, if this version knows it.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        [Self::Operator, Self::Producer, Self::Worker]
+            .into_iter()
+            .find(|role| role.word() == word)
+    }
+
     /// Returns the stored word.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -131,7 +143,10 @@ impl Role {
         match self {
             Self::Operator => true,
             Self::Producer => matches!(action, Action::Cancel | Action::Configure),
-            Self::Worker => matches!(action, Action::Cancel | Action::DiscardDeadLetter),
+            Self::Worker => matches!(
+                action,
+                Action::Cancel | Action::DiscardDeadLetter | Action::PauseCampaign
+            ),
         }
     }
 }

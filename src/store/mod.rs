@@ -11,6 +11,7 @@ mod announcements;
 mod audit;
 mod backlog;
 mod batched_commit;
+mod campaigns;
 mod cancel_many;
 mod causes;
 mod claim;
@@ -61,10 +62,15 @@ mod takeover;
 mod turns;
 mod watched;
 
-pub use actions::{ActionResult, JobChange, LockedJob, Target};
+pub use actions::{ActionResult, JobChange, JobTransaction, LockedJob, Target, cancel};
 pub use announcements::{Announcement, LEFT_ALONE};
 pub use audit::{Action, Actor, AuditedChange, Role, audit_on};
 pub use backlog::{Backlog, Count};
+pub use campaigns::{
+    BulkAction, CampaignChange, CampaignFilter, CampaignItemRow, CampaignJob, CampaignResult,
+    CampaignRow, MOST_IDS, NewCampaign, NotStarted, PreviewedJobs, Started, StateCount, StepDone,
+    UncertainEffects, Wave,
+};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};
 pub use causes::CauseCursor;
 pub use claim::{Claim, Claimed, Fence, NotClaimed};

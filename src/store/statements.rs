@@ -2,8 +2,8 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    backlog, cancel_many, causes, controls, dead_letters, discard_many, due, headers, inspect,
-    listing, overdue, parked, quotas, releases, resolve, takeover,
+    backlog, campaigns, cancel_many, causes, controls, dead_letters, discard_many, due, headers,
+    inspect, listing, overdue, parked, quotas, releases, resolve, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -16,6 +16,11 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("backlog::JOBS_FROM_START", backlog::JOBS_FROM_START),
     ("backlog::JOBS_AFTER", backlog::JOBS_AFTER),
     ("backlog::LETTERS_AFTER", backlog::LETTERS_AFTER),
+    ("campaigns::DUE", campaigns::step::DUE),
+    ("campaigns::MARK", campaigns::step::MARK),
+    ("campaigns::JUDGE", campaigns::step::JUDGE),
+    ("campaigns::WAVE", campaigns::step::WAVE),
+    ("campaigns::FORGET_ITEMS", campaigns::FORGET_ITEMS),
     ("due::DUE", due::DUE),
     ("headers::UNSEALED", headers::UNSEALED),
     ("due::STALE", due::STALE),
@@ -53,6 +58,22 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
 
 /// Statements of commands, by their names; a command has connections of its own.
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
+    ("campaigns::IDS", campaigns::select::IDS),
+    ("campaigns::INSERT_IDS", campaigns::select::INSERT_IDS),
+    ("campaigns::GROUP", campaigns::select::GROUP),
+    ("campaigns::INSERT_GROUP", campaigns::select::INSERT_GROUP),
+    ("campaigns::CODE", campaigns::select::CODE),
+    ("campaigns::INSERT_CODE", campaigns::select::INSERT_CODE),
+    ("campaigns::CAUSE", campaigns::select::CAUSE),
+    ("campaigns::INSERT_CAUSE", campaigns::select::INSERT_CAUSE),
+    ("campaigns::HALTED", campaigns::select::HALTED),
+    ("campaigns::INSERT_HALTED", campaigns::select::INSERT_HALTED),
+    ("campaigns::SAMPLE", campaigns::SAMPLE),
+    ("campaigns::STATES", campaigns::STATES),
+    ("campaigns::EFFECTS", campaigns::EFFECTS),
+    ("campaigns::LIST", campaigns::LIST),
+    ("campaigns::ITEMS", campaigns::ITEMS),
+    ("campaigns::SINCE", campaigns::SINCE),
     ("cancel_many::PAGE", cancel_many::PAGE),
     ("cancel_many::PAGE_HALTED", cancel_many::PAGE_HALTED),
     ("controls::SHOWN", controls::SHOWN),

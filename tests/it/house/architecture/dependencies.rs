@@ -71,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "broker",
             "engine",
+            "operations",
             "store",
             "telemetry::names",
             "tracker",

@@ -63,6 +63,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, &[], V17),
     migration!(18, &[], V18),
     migration!(19, &[], V19),
+    migration!(23, &[], V23),
 ];
 
 const V1: &[Expectation] = &[
@@ -302,5 +303,16 @@ const V19: &[Expectation] = &[
         "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
             VALUES (repeat('f', 201), 'dispatch', 'check_account', 'x.y', 'text')",
         "refused: failure_groups_fingerprint_check",
+    ),
+];
+
+const V23: &[Expectation] = &[
+    expect(
+        "UPDATE campaigns SET finished_at = now()",
+        "refused: campaigns_check",
+    ),
+    expect(
+        "INSERT INTO campaign_items (campaign, n, job_id) SELECT campaign, 2, job_id FROM campaign_items",
+        "refused: campaign_items_of_job",
     ),
 ];
