@@ -2,6 +2,7 @@
 
 mod audited;
 mod bulk;
+mod campaigns;
 mod check;
 pub(crate) mod dead_letters;
 mod erasure;
