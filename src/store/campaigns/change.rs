@@ -3,10 +3,10 @@
 use deadpool_postgres::Transaction;
 use serde_json::json;
 
-use crate::store::audit::{Action, Actor, AuditedChange};
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::sql::{execute, query_opt};
+use super::super::audit::{Action, Actor, AuditedChange};
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::sql::{execute, query_opt};
 
 /// A change of a campaign by a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

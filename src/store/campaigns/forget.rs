@@ -2,9 +2,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::sql::execute;
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::sql::execute;
 
 /// How long a campaign is kept after its end.
 const KEEP: Duration = Duration::days(90);
@@ -14,7 +14,7 @@ const BATCH: i64 = 2_000;
 const CAMPAIGNS: i64 = 100;
 
 /// Begins with the campaign that ended first.
-pub(in crate::store) const FORGET_ITEMS: &str = "
+pub(crate) const FORGET_ITEMS: &str = "
     WITH old AS MATERIALIZED (
         SELECT id FROM campaigns WHERE finished_at < $1 AND (SELECT true FROM campaign_items WHERE campaign = campaigns.id LIMIT 1)
         ORDER BY finished_at LIMIT 1

@@ -5,14 +5,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::count::CappedCount;
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::job_row::{reason_of, state_of};
+use super::super::sql::{query, query_one};
+use super::not_started::NotStarted;
 use super::select::{CampaignFilter, LOOK};
-use super::start::NotStarted;
 use crate::job::{JobId, JobState, WaitReason};
-use crate::store::count::CappedCount;
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::job_row::{reason_of, state_of};
-use crate::store::sql::{query, query_one};
 
 /// Jobs in a preview.
 const SHOWN: usize = 10;
@@ -79,15 +79,15 @@ pub struct UncertainEffects {
     pub effects: i64,
 }
 
-pub(in crate::store) const SAMPLE: &str = "
+pub(crate) const SAMPLE: &str = "
     SELECT id, organization, pipeline, stage, state, error_code, created_at FROM jobs WHERE id = ANY ($1) ORDER BY id";
 
-pub(in crate::store) const STATES: &str = "
+pub(crate) const STATES: &str = "
     SELECT state, wait_reason, count(*) AS jobs, (array_agg(DISTINCT organization))[1:100] AS organizations
     FROM jobs WHERE id = ANY ($1) GROUP BY 1, 2 ORDER BY 1, 2";
 
 /// `OFFSET 0` keeps the planner from reading all effects instead of those of each job.
-pub(in crate::store) const EFFECTS: &str = "
+pub(crate) const EFFECTS: &str = "
     SELECT e.class, count(DISTINCT chosen.id) AS jobs, count(*) AS effects
     FROM unnest($1::uuid[]) AS chosen (id) CROSS JOIN LATERAL (
         SELECT class FROM effects WHERE job_id = chosen.id AND (state IN ('in_flight', 'unknown') OR maybe_done) OFFSET 0) e

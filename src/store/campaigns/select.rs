@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::start::NotStarted;
+use super::not_started::NotStarted;
 use crate::job::{JobId, JobState};
 
 /// Maximum number of ids in a filter.
@@ -13,7 +13,7 @@ pub const MOST_IDS: usize = 1_000;
 /// Maximum length of a text in a filter.
 const LONGEST: usize = 255;
 /// Maximum number of jobs that are read by one filter, and so of items of a campaign.
-pub(in crate::store) const LOOK: i64 = 100_000;
+pub(crate) const LOOK: i64 = 100_000;
 
 /// A filter for jobs. A job matches if it has every property that is given.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -106,8 +106,8 @@ macro_rules! insert {
 macro_rules! ways {
     ($($choose:ident, $insert:ident: $way:literal, $order:literal;)+) => {
         $(
-            pub(in crate::store) const $choose: &str = choose!($way, $order);
-            pub(in crate::store) const $insert: &str = insert!($way, $order);
+            pub(crate) const $choose: &str = choose!($way, $order);
+            pub(crate) const $insert: &str = insert!($way, $order);
         )+
     };
 }

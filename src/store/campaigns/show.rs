@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
+use super::super::count::CappedCount;
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::sql::{query, query_one, query_opt};
 use super::wave::Wave;
 use crate::job::JobId;
-use crate::store::count::CappedCount;
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::sql::{query, query_one, query_opt};
 
 /// A campaign. The numbers of items add up to `total`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -102,7 +102,7 @@ macro_rules! campaign_columns {
     };
 }
 
-pub(in crate::store) const LIST: &str = concat!(
+pub(crate) const LIST: &str = concat!(
     "SELECT ",
     campaign_columns!(),
     " FROM campaigns WHERE id < $1 ORDER BY id DESC LIMIT $2"
@@ -114,12 +114,12 @@ const ONE: &str = concat!(
     " FROM campaigns WHERE id = $1"
 );
 
-pub(in crate::store) const ITEMS: &str = "
+pub(crate) const ITEMS: &str = "
     SELECT n, job_id, state, why, stage, acted_at FROM campaign_items
     WHERE campaign >= $1 AND campaign <= $1 AND n > $2 ORDER BY campaign, n LIMIT $3";
 
 /// Of the newest jobs of the group, counts those that have failed since and are not included.
-pub(in crate::store) const SINCE: &str = "
+pub(crate) const SINCE: &str = "
     SELECT count(*) AS jobs FROM (
         SELECT id, greatest(first_failed_at, last_progress_at) AS failed_at FROM jobs
         WHERE state = 'parked' AND fingerprint >= $1 AND fingerprint <= $1 ORDER BY fingerprint DESC, id DESC LIMIT $2) parked

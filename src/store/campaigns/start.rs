@@ -8,15 +8,14 @@ use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use tokio_postgres::types::ToSql;
 
-use super::BulkAction;
+use super::super::audit::{Action, Actor, AuditedChange};
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::sql::{execute, query_one};
+use super::action::BulkAction;
+use super::not_started::{MOST_OPEN, NotStarted};
 use super::select::{CampaignFilter, Checked, LOOK};
-use crate::store::audit::{Action, Actor, AuditedChange};
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::sql::{execute, query_one};
 
-/// Maximum number of campaigns that are not over.
-const MOST_OPEN: i64 = 20;
 /// Seconds from the snapshot to the first wave, in which a person can still abort.
 const STARTS_AFTER: i64 = 10;
 /// Maximum length of a reason.
@@ -50,43 +49,6 @@ pub struct Started {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String")]
     pub starts_at: OffsetDateTime,
-}
-
-/// Why a campaign was not started.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotStarted {
-    /// The filter is not possible; the text says what to use instead.
-    #[error("{0}")]
-    Filter(String),
-    /// A number or the reason is out of range.
-    #[error("expected {what}, got {got}; use a value in this range")]
-    OutOfRange {
-        /// What was expected.
-        what: &'static str,
-        /// What was given.
-        got: String,
-    },
-    /// No job matches.
-    #[error(
-        "expected a filter that matches jobs, got one that matches none; use `dispatch campaigns preview`"
-    )]
-    NoJobs,
-    /// The effects of class `K3` that may happen twice are more than were accepted.
-    #[error(
-        "expected at least {at_least} duplicates to be accepted, got {accepted}: so many effects of class K3 may have happened \
-         already; use --duplicates {at_least} to accept them"
-    )]
-    Duplicates {
-        /// Effects that may happen twice.
-        at_least: i64,
-        /// The accepted number.
-        accepted: i32,
-    },
-    /// Too many campaigns are not over.
-    #[error(
-        "expected fewer than {MOST_OPEN} open campaigns, got {0}; abort one or wait until one is finished"
-    )]
-    TooMany(i64),
 }
 
 /// Lets one campaign be started at a time, so that the limit holds.

@@ -7,15 +7,15 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::BulkAction;
+use super::super::actions::{ActionResult, JobChange, LockedJob, Target, change_job};
+use super::super::audit::{Action, Actor, Role, write_audit};
+use super::super::error::StoreError;
+use super::super::handle::Store;
+use super::super::sql::{execute, query_one, query_opt};
+use super::action::BulkAction;
 use super::wave::{Wave, size};
 use crate::fault::chain;
 use crate::job::JobId;
-use crate::store::actions::{ActionResult, JobChange, LockedJob, Target, change_job};
-use crate::store::audit::{Action, Actor, Role, write_audit};
-use crate::store::error::StoreError;
-use crate::store::handle::Store;
-use crate::store::sql::{execute, query_one, query_opt};
 
 /// Verdicts that a campaign keeps.
 const KEPT_VERDICTS: usize = 10;
@@ -49,7 +49,7 @@ struct Due {
     verdicts: Vec<Wave>,
 }
 
-pub(in crate::store) const DUE: &str = "
+pub(crate) const DUE: &str = "
     SELECT id, action, who, role, reason, per_second, stop_at_percent, total, next_n, wave, wave_from, wave_until, ramp, verdicts
     FROM campaigns
     WHERE finished_at IS NULL AND state IN ('planned', 'running') AND next_at <= clock_timestamp() AND action = ANY ($1)
@@ -57,7 +57,7 @@ pub(in crate::store) const DUE: &str = "
 
 const ITEM: &str = "SELECT job_id FROM campaign_items WHERE campaign = $1 AND n = $2";
 
-pub(in crate::store) const MARK: &str = "
+pub(crate) const MARK: &str = "
     UPDATE campaign_items SET state = $3, why = left($4, 2000), acted_at = now(),
         stage = (SELECT stage FROM jobs WHERE id = campaign_items.job_id)
     WHERE campaign = $1 AND n = $2";
@@ -72,7 +72,7 @@ const NEXT: &str = "
 const STILL_NEXT: &str = "SELECT id FROM campaigns WHERE id = $1 AND next_n = $2 FOR UPDATE";
 
 /// Scalar subqueries read one row for each item by its key, whatever the statistics are.
-pub(in crate::store) const JUDGE: &str = "
+pub(crate) const JUDGE: &str = "
     WITH looked AS MATERIALIZED (
         SELECT n, job_id, stage, acted_at FROM campaign_items WHERE campaign = $1 AND n BETWEEN $2 AND $3 AND state = 'acted'
         ORDER BY campaign, n
@@ -94,7 +94,7 @@ pub(in crate::store) const JUDGE: &str = "
     SELECT count(*) FILTER (WHERE state = 'good')::integer AS good, count(*) FILTER (WHERE state = 'bad')::integer AS bad,
         count(*) FILTER (WHERE state = 'unknown')::integer AS unknown FROM changed";
 
-pub(in crate::store) const WAVE: &str = "
+pub(crate) const WAVE: &str = "
     SELECT count(*) FILTER (WHERE state = 'acted') AS open, count(*) FILTER (WHERE state = 'good') AS good,
         count(*) FILTER (WHERE state = 'bad') AS bad, count(*) FILTER (WHERE state = 'unknown') AS unknown,
         count(*) FILTER (WHERE state = 'refused') AS refused
@@ -268,7 +268,8 @@ impl Due {
         };
         let mut verdicts = self.verdicts.clone();
         // A campaign that was paused after the verdict has it already.
-        if verdicts.last().map(|last| last.wave) != Some(wave.wave) {
+        let is_new = verdicts.last().map(|last| last.wave) != Some(wave.wave);
+        if is_new {
             verdicts.push(wave);
             verdicts.drain(..verdicts.len().saturating_sub(KEPT_VERDICTS));
             execute(tx, VERDICT, &[&self.id, &Json(&verdicts)]).await?;
@@ -282,8 +283,8 @@ impl Due {
             execute(tx, FINISH, &[&self.id]).await?;
             return Ok(StepDone::Finished(self.id));
         }
-        // A wave in which nothing was acted on shows nothing.
-        let ramp = if wave.acted() > 0 {
+        // A wave in which nothing was acted on shows nothing, nor does one before a pause.
+        let ramp = if is_new && wave.acted() > 0 {
             self.ramp.saturating_add(1)
         } else {
             self.ramp

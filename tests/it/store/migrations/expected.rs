@@ -308,11 +308,12 @@ const V19: &[Expectation] = &[
 
 const V23: &[Expectation] = &[
     expect(
-        "UPDATE campaigns SET finished_at = now()",
+        "INSERT INTO campaigns (action, filter, who, role, reason, per_second, stop_at_percent, total, next_at, finished_at)
+            VALUES ('retry', '{}', 'olga', 'operator', 'reason', 5, 20, 1, now(), now())",
         "refused: campaigns_check",
     ),
     expect(
-        "INSERT INTO campaign_items (campaign, n, job_id) SELECT campaign, 2, job_id FROM campaign_items",
+        "INSERT INTO campaign_items (campaign, n, job_id) SELECT 1, n, '018cc251-f400-7000-8000-000000000007' FROM generate_series(1, 2) n",
         "refused: campaign_items_of_job",
     ),
 ];
