@@ -4,6 +4,7 @@
 //! **Invariant:** only `cli` prints.
 
 mod audit;
+mod campaigns;
 mod check;
 mod completions;
 mod connect;
@@ -85,6 +86,8 @@ enum Other {
     Jobs(jobs::Jobs),
     #[command(subcommand)]
     Failures(failures::Failures),
+    #[command(subcommand)]
+    Campaigns(campaigns::Campaigns),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     Stuck(stuck::Stuck),
@@ -201,6 +204,7 @@ impl Other {
             Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::Failures(failures) => failures.run(output).await,
+            Self::Campaigns(campaigns) => campaigns.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Stuck(stuck) => stuck.run(output).await,

@@ -5,6 +5,7 @@
 //! for RabbitMQ.
 
 mod backlog;
+mod campaigns;
 mod causes;
 mod deadlines;
 mod due;
@@ -140,6 +141,7 @@ pub fn duties_of_process(
     let keeping = Keeping { duties, end };
     vec![
         keeping.task(events::Events(due_announcements)),
+        keeping.task(campaigns::Campaigns(store.clone())),
         keeping.task(partitions::KeepPartitions(store.clone())),
         keeping.task(headers::SealHeaders {
             store: store.clone(),

@@ -69,14 +69,11 @@ pub(super) fn obstacle(action: JobAction, row: &JobRow) -> Option<String> {
         return (row.wait_reason() != Some(WaitReason::Configuration))
             .then(|| "it does not wait for an account".to_owned());
     }
-    if row.state.is_done() {
-        return Some(format!(
-            "it is {}; publish it again with a new dedupe_key",
-            row.state
-        ));
+    if let Some(why) = done(row.state) {
+        return Some(why);
     }
     match action {
-        JobAction::Retry => in_retry(row),
+        JobAction::Retry => in_retry(row.state, row.wait_reason()),
         JobAction::Park => in_park(row),
         JobAction::Rerun => unknown(row),
         JobAction::Skip => waits(row).or_else(|| in_skip(row)),
@@ -86,11 +83,22 @@ pub(super) fn obstacle(action: JobAction, row: &JobRow) -> Option<String> {
     }
 }
 
-fn in_retry(row: &JobRow) -> Option<String> {
-    if row.state == JobState::Running {
+/// Returns why a job in this state cannot be retried, and what to do instead.
+pub(super) fn retry_obstacle(state: JobState, waits_for: Option<WaitReason>) -> Option<String> {
+    done(state).or_else(|| in_retry(state, waits_for))
+}
+
+fn done(state: JobState) -> Option<String> {
+    state
+        .is_done()
+        .then(|| format!("it is {state}; publish it again with a new dedupe_key"))
+}
+
+fn in_retry(state: JobState, waits_for: Option<WaitReason>) -> Option<String> {
+    if state == JobState::Running {
         return Some("it runs now; there is nothing to retry".to_owned());
     }
-    match row.wait_reason() {
+    match waits_for {
         Some(WaitReason::Children) => {
             Some("it waits for its follow-ups; retry the one that is parked".to_owned())
         }

@@ -7,7 +7,10 @@ use super::OperationError;
 use super::possible::{JobAction, obstacle};
 use crate::fault::codes;
 use crate::job::JobState;
-use crate::store::{Action, ActionResult, Actor, JobChange, Store, Target, execute};
+use crate::store::{
+    Action, ActionResult, Actor, JobChange, JobTransaction, LockedJob, Store, StoreError, Target,
+    execute,
+};
 
 pub(super) const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
@@ -30,23 +33,30 @@ pub async fn retry(
     actor: &Actor,
     target: &Target,
 ) -> Result<ActionResult, OperationError> {
-    store
-        .change_job(actor, Action::Retry, target, async |tx, job| {
-            let row = &job.row;
-            if row.state == JobState::Running {
-                return Ok(JobChange::Already);
-            }
-            if let Some(why) = obstacle(JobAction::Retry, row) {
-                return Ok(JobChange::Refused(why));
-            }
-            if row.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
-                execute(tx, ALLOW_REPEAT, &[&row.id.0]).await?;
-            }
-            execute(tx, RETRY, &[&row.id.0]).await?;
-            Ok(JobChange::Done {
-                now: JobState::Ready,
-                after: json!({"state": "ready"}),
-            })
-        })
-        .await
+    let result = store.change_job(actor, Action::Retry, target, async |tx, job| {
+        change(tx, job).await
+    });
+    Ok(result.await?)
+}
+
+/// Retries a locked job.
+pub(super) async fn change(
+    tx: &JobTransaction<'_>,
+    job: &LockedJob,
+) -> Result<JobChange, StoreError> {
+    let row = &job.row;
+    if row.state == JobState::Running {
+        return Ok(JobChange::Already);
+    }
+    if let Some(why) = obstacle(JobAction::Retry, row) {
+        return Ok(JobChange::Refused(why));
+    }
+    if row.error_code.as_deref() == Some(codes::UNKNOWN_OUTCOME) {
+        execute(tx, ALLOW_REPEAT, &[&row.id.0]).await?;
+    }
+    execute(tx, RETRY, &[&row.id.0]).await?;
+    Ok(JobChange::Done {
+        now: JobState::Ready,
+        after: json!({"state": "ready"}),
+    })
 }

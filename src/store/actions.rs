@@ -15,6 +15,9 @@ use super::sql::{execute, query_one, query_opt};
 use crate::job::{Epoch, Generation, JobId, JobState, WaitReason};
 use crate::message::outcome;
 
+/// The transaction in which an action changes a job.
+pub type JobTransaction<'a> = Transaction<'a>;
+
 /// The job that an action is for.
 #[derive(Debug, Clone)]
 pub enum Target {
@@ -162,36 +165,13 @@ impl Store {
         target: &Target,
         change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, E>,
     ) -> Result<ActionResult, E> {
-        actor.permit(action)?;
         let mut client = self.client().await?;
         let tx = client.transaction().await.map_err(StoreError::from)?;
-        let Some(job) = find(&tx, target).await? else {
-            return Ok(ActionResult::NoSuchJob);
-        };
-        let row = &job.row;
-        if !target.is_at(row) {
-            return Ok(ActionResult::MovedOn {
-                job: row.id,
-                generation: Generation(row.generation),
-                epoch: Epoch(row.epoch),
-                state: row.state,
-                stage: row.stage.clone(),
-            });
+        let result = change_job(&tx, actor, action, target, change).await?;
+        if let ActionResult::Done { .. } = result {
+            tx.commit().await.map_err(StoreError::from)?;
         }
-        match change(&tx, &job).await? {
-            JobChange::Already => Ok(ActionResult::Already(row.id, row.state)),
-            JobChange::Refused(why) => Ok(ActionResult::Refused(row.id, why)),
-            JobChange::Done { now, after } => {
-                let before = json!({"state": row.state, "wait_reason": row.wait_reason});
-                write_audit(&tx, actor, action, Some(row.id), &before, &after).await?;
-                tx.commit().await.map_err(StoreError::from)?;
-                Ok(ActionResult::Done {
-                    job: row.id,
-                    before: row.state,
-                    now,
-                })
-            }
-        }
+        Ok(result)
     }
 
     /// Cancels a job that is not done, and its open follow-ups.
@@ -237,8 +217,48 @@ impl Store {
     }
 }
 
+/// Locks a job, makes a change of it and writes the audit row, in a transaction of the caller.
+pub(super) async fn change_job<E: From<StoreError>>(
+    tx: &Transaction<'_>,
+    actor: &Actor,
+    action: Action,
+    target: &Target,
+    change: impl AsyncFnOnce(&Transaction<'_>, &LockedJob) -> Result<JobChange, E>,
+) -> Result<ActionResult, E> {
+    actor.permit(action)?;
+    let Some(job) = find(tx, target).await? else {
+        return Ok(ActionResult::NoSuchJob);
+    };
+    let row = &job.row;
+    if !target.is_at(row) {
+        return Ok(ActionResult::MovedOn {
+            job: row.id,
+            generation: Generation(row.generation),
+            epoch: Epoch(row.epoch),
+            state: row.state,
+            stage: row.stage.clone(),
+        });
+    }
+    match change(tx, &job).await? {
+        JobChange::Already => Ok(ActionResult::Already(row.id, row.state)),
+        JobChange::Refused(why) => Ok(ActionResult::Refused(row.id, why)),
+        JobChange::Done { now, after } => {
+            let before = json!({"state": row.state, "wait_reason": row.wait_reason});
+            write_audit(tx, actor, action, Some(row.id), &before, &after).await?;
+            Ok(ActionResult::Done {
+                job: row.id,
+                before: row.state,
+                now,
+            })
+        }
+    }
+}
+
 /// Cancels a locked job, unless it is done, and its open follow-ups.
-pub(super) async fn cancel(tx: &Transaction<'_>, job: &LockedJob) -> Result<JobChange, StoreError> {
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn cancel(tx: &JobTransaction<'_>, job: &LockedJob) -> Result<JobChange, StoreError> {
     let row = &job.row;
     if row.state.is_done() {
         return Ok(JobChange::Already);

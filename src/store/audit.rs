@@ -107,6 +107,11 @@ actions! {
     CancelMany = "jobs.cancel_many",
     /// Written after the last job of a filter is cancelled.
     CancelledMany = "jobs.cancelled_many",
+    StartCampaign = "campaign.start",
+    /// By a person, or by the worker because too many jobs failed again.
+    PauseCampaign = "campaign.pause",
+    ResumeCampaign = "campaign.resume",
+    AbortCampaign = "campaign.abort",
     ReplayDeadLetter = "dead_letter.replay",
     /// By number, by filter, or by retention.
     DiscardDeadLetter = "dead_letter.discard",
@@ -183,6 +188,14 @@ impl Role {
     /// The roles of people and programs, from the one that may do least.
     pub const OF_TOKENS: [Self; 4] = [Self::Producer, Self::Viewer, Self::Operator, Self::Admin];
 
+    /// Returns the role with this stored word, if this version knows it.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        Self::OF_TOKENS
+            .into_iter()
+            .chain([Self::Worker])
+            .find(|role| role.word() == word)
+    }
+
     /// Returns the stored word.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -203,7 +216,10 @@ impl Role {
             Self::Operator => action.is_of_operators(),
             Self::Viewer => matches!(action, Action::SignIn),
             Self::Producer => matches!(action, Action::Cancel | Action::Configure),
-            Self::Worker => matches!(action, Action::Cancel | Action::DiscardDeadLetter),
+            Self::Worker => matches!(
+                action,
+                Action::Cancel | Action::DiscardDeadLetter | Action::PauseCampaign
+            ),
         }
     }
 

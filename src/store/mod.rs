@@ -13,6 +13,7 @@ mod audit;
 mod audit_rows;
 mod backlog;
 mod batched_commit;
+mod campaigns;
 mod cancel_many;
 mod causes;
 mod claim;
@@ -80,12 +81,19 @@ mod turns;
 mod watched;
 mod ways;
 
-pub use actions::{ActionResult, JobChange, LockedJob, Target, cancel_children};
+pub use actions::{
+    ActionResult, JobChange, JobTransaction, LockedJob, Target, cancel, cancel_children,
+};
 pub use announcements::{Announcement, LEFT_ALONE};
 pub use api_tokens::{ApiToken, NewApiToken, TOKENS, create_token, revoke_token};
 pub use audit::{Action, Actor, AuditedChange, Request, Role, audit_on};
 pub use audit_rows::{AuditFilter, AuditPage, AuditRow};
 pub use backlog::{Backlog, Count};
+pub use campaigns::{
+    BulkAction, CampaignChange, CampaignFilter, CampaignItemRow, CampaignJob, CampaignResult,
+    CampaignRow, MOST_IDS, NewCampaign, NotStarted, PreviewedJobs, Started, StateCount, StepDone,
+    UncertainEffects, Wave,
+};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};
 pub use causes::CauseCursor;
 pub use claim::{Claim, Claimed, Fence, NotClaimed};

@@ -69,6 +69,17 @@ pub(super) const TABLES: &[TableRights] = &[
         "fingerprint,pipeline,stage,error_code,sample,first_seen_at,first_version,last_seen_at,resolved_at,muted_until,owner,note",
     ),
     on(
+        "campaigns",
+        ALL,
+        "id,action,filter,fingerprint,state,why,who,role,reason,per_second,stop_at_percent,duplicates_allowed,total,next_n,wave,\
+         wave_from,wave_until,ramp,refused,good,bad,unknown,verdicts,created_at,next_at,finished_at",
+    ),
+    on(
+        "campaign_items",
+        ALL,
+        "campaign,n,job_id,state,why,stage,acted_at",
+    ),
+    on(
         "effects",
         ALL,
         "job_id,key,generation,stage,target,class,state,epoch,maybe_done,unknowns,first_intent_at,intent_at,deadline_at,settled_at",

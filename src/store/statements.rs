@@ -2,9 +2,10 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    audit_rows, backlog, cancel_many, causes, control_list, controls, dead_letters, discard_many,
-    due, failure_groups, failure_sightings, group_difference, headers, inspect, kill_preview,
-    listing, open_jobs, overdue, parked, quotas, releases, repeats, resolve, stuck, takeover, ways,
+    audit_rows, backlog, campaigns, cancel_many, causes, control_list, controls, dead_letters,
+    discard_many, due, failure_groups, failure_sightings, group_difference, headers, inspect,
+    kill_preview, listing, open_jobs, overdue, parked, quotas, releases, repeats, resolve, stuck,
+    takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -17,6 +18,11 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("backlog::JOBS_FROM_START", backlog::JOBS_FROM_START),
     ("backlog::JOBS_AFTER", backlog::JOBS_AFTER),
     ("backlog::LETTERS_AFTER", backlog::LETTERS_AFTER),
+    ("campaigns::DUE", campaigns::step::DUE),
+    ("campaigns::MARK", campaigns::step::MARK),
+    ("campaigns::JUDGE", campaigns::step::JUDGE),
+    ("campaigns::WAVE", campaigns::step::WAVE),
+    ("campaigns::FORGET_ITEMS", campaigns::FORGET_ITEMS),
     ("due::DUE", due::DUE),
     ("failure_sightings::COUNT", failure_sightings::COUNT),
     ("failure_sightings::MAKE_ROOM", failure_sightings::MAKE_ROOM),
@@ -75,6 +81,22 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("audit_rows::NEWEST", audit_rows::NEWEST),
     ("audit_rows::OF_JOB", audit_rows::OF_JOB),
+    ("campaigns::IDS", campaigns::select::IDS),
+    ("campaigns::INSERT_IDS", campaigns::select::INSERT_IDS),
+    ("campaigns::GROUP", campaigns::select::GROUP),
+    ("campaigns::INSERT_GROUP", campaigns::select::INSERT_GROUP),
+    ("campaigns::CODE", campaigns::select::CODE),
+    ("campaigns::INSERT_CODE", campaigns::select::INSERT_CODE),
+    ("campaigns::CAUSE", campaigns::select::CAUSE),
+    ("campaigns::INSERT_CAUSE", campaigns::select::INSERT_CAUSE),
+    ("campaigns::HALTED", campaigns::select::HALTED),
+    ("campaigns::INSERT_HALTED", campaigns::select::INSERT_HALTED),
+    ("campaigns::SAMPLE", campaigns::SAMPLE),
+    ("campaigns::STATES", campaigns::STATES),
+    ("campaigns::EFFECTS", campaigns::EFFECTS),
+    ("campaigns::LIST", campaigns::LIST),
+    ("campaigns::ITEMS", campaigns::ITEMS),
+    ("campaigns::SINCE", campaigns::SINCE),
     ("cancel_many::PAGE", cancel_many::PAGE),
     ("cancel_many::PAGE_HALTED", cancel_many::PAGE_HALTED),
     ("controls::SHOWN", controls::SHOWN),

@@ -12,6 +12,10 @@ use crate::support::{TestWorld, WORKER, acme};
 /// Commands that change no row of the database, or whose record is the worker's own rows.
 const NOT_AUDITED: &[&str] = &[
     "dispatch audit list",
+    "dispatch campaigns list",
+    "dispatch campaigns preview",
+    "dispatch campaigns report",
+    "dispatch campaigns show",
     "dispatch check",
     "dispatch console",
     "dispatch completions",
@@ -82,6 +86,7 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
     [
         of_accounts(&account),
         of_destinations(&url),
+        of_campaigns(),
         of_jobs(&account),
         of_one_job(),
         of_letters_and_the_rest(&letters),
@@ -270,6 +275,29 @@ fn of_one_job() -> Vec<Case> {
             "effect.mark",
             WORKER,
         ),
+    ]
+}
+
+/// No worker runs, so the campaign acts on no job.
+fn of_campaigns() -> Vec<Case> {
+    let change = |verb: &str| {
+        case(
+            &format!("campaigns {verb} 1 --reason x --yes"),
+            "",
+            &format!("campaign.{verb}"),
+            WORKER,
+        )
+    };
+    vec![
+        case(
+            "campaigns start --action retry --state parked --reason x --yes",
+            "",
+            "campaign.start",
+            WORKER,
+        ),
+        change("pause"),
+        change("resume"),
+        change("abort"),
     ]
 }
 

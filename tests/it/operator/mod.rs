@@ -3,6 +3,7 @@
 mod audit_list;
 mod audited;
 mod bulk;
+mod campaigns;
 mod check;
 mod controls;
 pub(crate) mod dead_letters;

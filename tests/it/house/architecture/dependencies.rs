@@ -81,6 +81,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "broker",
             "engine",
+            "operations",
             "store",
             "telemetry::names",
             "tracker",

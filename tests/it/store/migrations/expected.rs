@@ -66,6 +66,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(20, &[], V20),
     migration!(21, &[], V21),
     migration!(22, &[], V22),
+    migration!(23, &[], V23),
 ];
 
 const V1: &[Expectation] = &[
@@ -332,3 +333,15 @@ const V22: &[Expectation] = &[expect(
     "SELECT count(*), count(matcher) FROM controls WHERE kind <> 'kill_switch'",
     "3 0",
 )];
+
+const V23: &[Expectation] = &[
+    expect(
+        "INSERT INTO campaigns (action, filter, who, role, reason, per_second, stop_at_percent, total, next_at, finished_at)
+            VALUES ('retry', '{}', 'olga', 'operator', 'reason', 5, 20, 1, now(), now())",
+        "refused: campaigns_check",
+    ),
+    expect(
+        "INSERT INTO campaign_items (campaign, n, job_id) SELECT 1, n, '018cc251-f400-7000-8000-000000000007' FROM generate_series(1, 2) n",
+        "refused: campaign_items_of_job",
+    ),
+];

@@ -65,7 +65,91 @@ const COUNTED: u64 = 2_050;
 /// found, locked, changed.
 const WOKEN: u64 = 700;
 
+/// The limit of 1,000 jobs of a snapshot, found in an index first.
+const SNAPSHOT: u64 = 2_100;
+
 pub(super) const CASES: &[Case] = &[
+    case(
+        "campaigns::IDS",
+        "100000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[job(1), job(2)]",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::INSERT_IDS",
+        "100000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[job(1), job(2)], 7",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::GROUP",
+        "1000, NULL, NULL, NULL, NULL, NULL, 'f-1', NULL, NULL, NULL, NULL",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::INSERT_GROUP",
+        "1000, NULL, NULL, NULL, NULL, NULL, 'f-1', NULL, NULL, NULL, NULL, 7",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::CODE",
+        "1000, NULL, NULL, NULL, NULL, NULL, NULL, 'slack.', 'slack/', NULL, NULL",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::INSERT_CODE",
+        "1000, NULL, NULL, NULL, NULL, NULL, NULL, 'slack.', 'slack/', NULL, NULL, 7",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::CAUSE",
+        "1000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'identity:1', NULL",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::INSERT_CAUSE",
+        "1000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'identity:1', NULL, 7",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::HALTED",
+        "1000, NULL, NULL, NULL, 'parked', NULL, NULL, NULL, NULL, NULL, NULL",
+        SNAPSHOT,
+        0,
+    ),
+    case(
+        "campaigns::INSERT_HALTED",
+        "1000, NULL, NULL, NULL, 'parked', NULL, NULL, NULL, NULL, NULL, NULL, 7",
+        SNAPSHOT,
+        0,
+    ),
+    case("campaigns::DUE", "'{retry,cancel}'", 20, 4),
+    case("campaigns::MARK", "1, 1001, 'acted', NULL", 10, 4),
+    case("campaigns::JUDGE", "1, 1, 1000", 6_000, 0),
+    case("campaigns::WAVE", "1, 1, 1000", 3_100, 0),
+    case(
+        "campaigns::FORGET_ITEMS",
+        "now() - interval '90 days', 2000",
+        5_000,
+        0,
+    ),
+    case("campaigns::SAMPLE", "ARRAY[job(1), job(2)]", 10, 4),
+    case("campaigns::STATES", "ARRAY[job(1), job(2), job(3)]", 20, 0),
+    case("campaigns::LIST", "9223372036854775807, 50", 10, 2),
+    case("campaigns::ITEMS", "1, 500, 100", 10, 2),
+    case(
+        "campaigns::SINCE",
+        "'f-1', 1000, now() - interval '1 day', 1",
+        2_500,
+        0,
+    ),
+    empty("campaigns::EFFECTS", "ARRAY[job(1), job(2), job(3)]", 20),
     case("backlog::JOBS_FROM_START", "2000", COUNTED, 0),
     case(
         "backlog::JOBS_AFTER",

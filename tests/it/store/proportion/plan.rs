@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Tables that are never read whole: each has a row for every job, or may have very many.
-const LARGE: [&str; 7] = [
+const LARGE: [&str; 8] = [
     "jobs",
     "job_keys",
     "controls",
@@ -11,6 +11,7 @@ const LARGE: [&str; 7] = [
     "announcements",
     "audit_log",
     "quota_grants",
+    "campaign_items",
 ];
 
 /// A statement as it was executed.

@@ -68,7 +68,14 @@ const FILL: &str = "
     INSERT INTO quota_grants (holder, kind, replica, rows, bytes, until)
         SELECT 'producer/producer-' || n % 1000, 'open', n / 1000, 1, 1, now() + CASE WHEN n % 100 = 0 THEN interval '-2 hours'
             ELSE interval '1 hour' END
-        FROM generate_series(1, 5000) n";
+        FROM generate_series(1, 5000) n;
+    INSERT INTO campaigns (action, filter, who, role, reason, per_second, stop_at_percent, total, state, created_at, next_at, finished_at)
+        SELECT 'retry', '{}', 'olga', 'operator', 'reason', 5, 20, 20000, CASE WHEN n <= 2 THEN 'running' ELSE 'finished' END,
+            now() - interval '1 day', now() - interval '1 minute', CASE WHEN n > 2 THEN now() - n * interval '1 day' END
+        FROM generate_series(1, 500) n;
+    INSERT INTO campaign_items (campaign, n, job_id, state, stage, acted_at)
+        SELECT c, n, job(n), CASE WHEN n <= 1000 THEN 'acted' ELSE 'open' END, 'send_follow_ups', now() - interval '2 minutes'
+        FROM unnest(ARRAY[1, 200]) c, generate_series(1, 20000) n";
 
 /// Functions by which cases name jobs and holds.
 const NAMES: &str = "
