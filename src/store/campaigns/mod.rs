@@ -25,6 +25,9 @@ pub use start::{NewCampaign, Started};
 pub use step::StepDone;
 pub use wave::Wave;
 
+#[cfg(feature = "devkit")]
 pub(super) use forget::FORGET_ITEMS;
+#[cfg(feature = "devkit")]
 pub(super) use preview::{EFFECTS, SAMPLE, STATES};
+#[cfg(feature = "devkit")]
 pub(super) use show::{ITEMS, LIST, SINCE};
