@@ -62,6 +62,11 @@ use self::smtp::{BadSmtp, SmtpServer};
 /// The providers that are not channels of destinations.
 static OTHERS: [&Provider; 3] = [&AZURE_DEVOPS, &ENTRA, &DISCORD_INTERACTION];
 
+/// Returns the name of every provider, as in error codes and metrics.
+pub fn provider_names() -> impl Iterator<Item = &'static str> {
+    providers().map(|provider| provider.name)
+}
+
 /// Returns every provider.
 fn providers() -> impl Iterator<Item = &'static Provider> {
     let channels = CHANNELS.iter().map(|kind| kind.provider);

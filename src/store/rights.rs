@@ -62,6 +62,7 @@ pub(super) const TABLES: &[TableRights] = &[
         "SELECT,INSERT,DELETE",
         "job_id,generation,stage,attempt,outcome,error_code,message,duration_ms,replica,epoch,at,fingerprint",
     ),
+    on("samples", "SELECT,INSERT,DELETE", "at,replica,data"),
     on(
         "failure_groups",
         ALL,

@@ -3,7 +3,7 @@
 
 use super::{
     backlog, cancel_many, causes, controls, dead_letters, discard_many, due, headers, inspect,
-    listing, overdue, parked, quotas, releases, resolve, takeover,
+    listing, load, overdue, parked, quotas, releases, resolve, samples, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -49,6 +49,14 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("releases::MOVE", releases::MOVE),
     ("releases::END", releases::END),
     ("causes::CAUSES", causes::CAUSES),
+    ("load::DUE_NOW", load::DUE_NOW),
+    ("load::NOT_WOKEN", load::NOT_WOKEN),
+    ("load::WOKEN", load::WOKEN),
+    ("load::RUNNING", load::RUNNING),
+    ("load::WAITING", load::WAITING),
+    ("load::PARKED", load::PARKED),
+    ("samples::FORGET", samples::FORGET),
+    ("samples::SINCE", samples::SINCE),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.

@@ -63,6 +63,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, &[], V17),
     migration!(18, &[], V18),
     migration!(19, &[], V19),
+    migration!(24, &[], V24),
 ];
 
 const V1: &[Expectation] = &[
@@ -302,5 +303,16 @@ const V19: &[Expectation] = &[
         "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
             VALUES (repeat('f', 201), 'dispatch', 'check_account', 'x.y', 'text')",
         "refused: failure_groups_fingerprint_check",
+    ),
+];
+
+const V24: &[Expectation] = &[
+    expect(
+        "INSERT INTO samples (replica, data) VALUES (2, '{}'); SELECT count(*) FROM samples WHERE at <= now()",
+        "1",
+    ),
+    expect(
+        "INSERT INTO samples (replica, data) VALUES (3, json_build_object('x', repeat('x', 65536)))",
+        "refused: samples_data_check",
     ),
 ];

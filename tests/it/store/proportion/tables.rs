@@ -48,6 +48,8 @@ const FILL: &str = "
             now() + CASE WHEN n <= {holds} THEN interval '1 hour' WHEN n <= {holds} + 20 THEN interval '-40 days'
                 ELSE interval '-1 day' END
         FROM generate_series(1, 2 * {holds}) n;
+    INSERT INTO samples (at, replica, data)
+        SELECT now() - n * interval '15 seconds', 1, '{}' FROM generate_series(1, 20000) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
         SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
     INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, producer, kept_bytes, resolved_at)
