@@ -16,13 +16,15 @@ const LOG: &str = "/run/dispatch-install.log";
 /// Debian creates a cluster `main` with every new Postgres, unless this file says otherwise.
 const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
 
-/// The required servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The required programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Postgres 13 or later.
     pub postgres: bool,
     /// RabbitMQ with Erlang.
     pub rabbitmq: bool,
+    /// `promtool` of Prometheus, which checks alerts and metrics.
+    pub promtool: bool,
 }
 
 /// The paths of the programs; `None` for programs that are not on this machine.
@@ -34,6 +36,8 @@ pub struct Programs {
     pub rabbitmq_sbin: Option<PathBuf>,
     /// Erlang's port mapper, `epmd`.
     pub epmd: Option<PathBuf>,
+    /// `promtool`.
+    pub promtool: Option<PathBuf>,
 }
 
 impl Programs {
@@ -60,6 +64,7 @@ impl Programs {
             )
             .map(|(_, sbin)| sbin),
             epmd: on_path("erl").and(on_path("epmd")),
+            promtool: on_path("promtool"),
         }
     }
 
@@ -72,6 +77,9 @@ impl Programs {
         }
         if wanted.rabbitmq && (self.rabbitmq_sbin.is_none() || self.epmd.is_none()) {
             packages.push("rabbitmq-server");
+        }
+        if wanted.promtool && self.promtool.is_none() {
+            packages.push("prometheus");
         }
         packages
     }
@@ -249,18 +257,20 @@ mod tests {
             postgres_bin: None,
             rabbitmq_sbin: Some("/sbin".into()),
             epmd: None,
+            promtool: None,
         };
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
-                rabbitmq: true
+                rabbitmq: true,
+                promtool: true,
             }),
-            ["postgresql", "rabbitmq-server"]
+            ["postgresql", "rabbitmq-server", "prometheus"]
         );
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
-                rabbitmq: false
+                ..Wanted::default()
             }),
             ["postgresql"]
         );
@@ -270,8 +280,8 @@ mod tests {
         };
         assert!(
             epmd.missing(Wanted {
-                postgres: false,
-                rabbitmq: true
+                rabbitmq: true,
+                ..Wanted::default()
             })
             .is_empty()
         );

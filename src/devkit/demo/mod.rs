@@ -115,6 +115,7 @@ async fn install(progress: &Progress) -> anyhow::Result<()> {
             Wanted {
                 postgres: true,
                 rabbitmq: true,
+                ..Wanted::default()
             },
             &|line| progress.say(line),
         );
