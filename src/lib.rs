@@ -55,6 +55,7 @@
 //! - `devkit` (a feature, left out of images): private servers, the provider simulator with its
 //!   witness log, the demo
 
+pub mod alerts;
 pub mod app;
 pub mod broker;
 pub mod cli;

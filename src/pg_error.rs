@@ -37,6 +37,44 @@ pub fn is_rolled_back(error: &Error) -> bool {
         .is_some_and(|state| !is_unavailable(state.code()) || CONTENTION.contains(&state.code()))
 }
 
+/// The classes of errors that [`class`] returns.
+pub const CLASSES: [&str; 10] = [
+    "connection",
+    "resources",
+    "shutdown",
+    "system",
+    "read_only",
+    "contention",
+    "timeout",
+    "refused",
+    "no_answer",
+    "program",
+];
+
+/// Returns the class of an error, for a metric: `refused` is a statement that Postgres refused,
+/// `no_answer` a lost connection, `program` a mistake of this program.
+#[must_use]
+pub fn class(error: &Error) -> &'static str {
+    match error.code() {
+        Some(state) => class_of(state.code()),
+        None if is_ours(&error.to_string()) => "program",
+        None => "no_answer",
+    }
+}
+
+fn class_of(state: &str) -> &'static str {
+    match state {
+        "25006" => "read_only",
+        "57014" => "timeout",
+        state if CONTENTION.contains(&state) => "contention",
+        state if state.starts_with("08") => "connection",
+        state if state.starts_with("53") => "resources",
+        state if state.starts_with("57P") => "shutdown",
+        state if state.starts_with("58") => "system",
+        _ => "refused",
+    }
+}
+
 /// Serialization, deadlock, lock not available.
 const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
 
@@ -56,6 +94,23 @@ mod tests {
     use tokio_postgres::{Config, NoTls};
 
     use super::*;
+
+    #[test]
+    fn every_state_has_a_class_of_the_closed_list() {
+        for (state, class) in [
+            ("08006", "connection"),
+            ("53300", "resources"),
+            ("57P01", "shutdown"),
+            ("57014", "timeout"),
+            ("58030", "system"),
+            ("25006", "read_only"),
+            ("40P01", "contention"),
+            ("23505", "refused"),
+        ] {
+            assert_eq!(class_of(state), class);
+            assert!(CLASSES.contains(&class), "{class}");
+        }
+    }
 
     #[test]
     fn an_unavailable_server_is_distinguished_from_a_wrong_statement() {

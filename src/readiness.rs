@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Link, Publisher};
 use crate::fault::chain;
+use crate::job::ReplicaId;
 use crate::maintenance::Duties;
 use crate::ops::{Check, Readiness};
 use crate::store::Store;
@@ -68,6 +69,17 @@ impl WorkerReadiness {
             lanes,
             throttle,
         });
+    }
+
+    /// Returns the replica of the last incarnation, or `None` if none has begun.
+    pub(crate) fn replica(&self) -> Option<ReplicaId> {
+        let known = self
+            .incarnation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known
+            .as_ref()
+            .map(|incarnation| incarnation.lease.replica())
     }
 
     fn of_incarnation(&self) -> Vec<Check> {

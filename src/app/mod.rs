@@ -5,7 +5,9 @@ mod assembly;
 mod console;
 mod incarnation;
 mod lanes;
+mod sampler;
 mod schema;
+mod series;
 mod spans;
 mod tasks;
 
@@ -23,7 +25,7 @@ use crate::config::{KeepSettings, Links, NotRight, WorkerSettings};
 use crate::fault::StageFault;
 use crate::holds;
 use crate::job::JobId;
-use crate::maintenance::{Duties, duties_of_process};
+use crate::maintenance::{Duties, duties_of_process, keep as keep_duty};
 use crate::ops::{self, HostNames, OpsState};
 use crate::readiness::WorkerReadiness;
 use crate::store::{Keep, Tables, WRITERS};
@@ -34,6 +36,7 @@ use assembly::{Assembled, assemble};
 pub use assembly::{check_providers, keyring, services};
 pub use console::run_console;
 use incarnation::Process;
+use sampler::Sampler;
 use schema::wait_for_schema;
 #[cfg(feature = "otlp")]
 pub use spans::collector;
@@ -91,7 +94,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         Arc::clone(&duties),
     ));
     // Signals and the operations server work also while the worker waits for Postgres.
-    start_operations(&settings, &readiness, &duties, &tasks).await?;
+    let metrics = start_operations(&settings, &readiness, &duties, &tasks).await?;
+    series::register(&context.registry);
     let schema = tasks
         .drain
         .run_until_cancelled(wait_for_schema(context.store()))
@@ -111,6 +115,9 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     for (duty, task) in duties_of_process(tables, due_announcements, keep, &duties, &tasks.end) {
         tasks.spawn(duty, task);
     }
+    let sampler = Sampler::new(context.store().clone(), Arc::clone(&readiness), metrics);
+    let sampling = keep_duty(sampler, Arc::clone(&duties), tasks.end.clone());
+    tasks.spawn("samples", sampling);
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&context.writer), tasks.end.clone());
         tasks.spawn("writer", async move { writer.write_groups(end).await });
@@ -151,13 +158,13 @@ fn require_loopback(settings: &WorkerSettings) -> anyhow::Result<()> {
 }
 
 /// Starts the parts that observe and stop the process: the signal handlers, the upkeep of the
-/// metrics and the operations server.
+/// metrics and the operations server. Returns the metrics.
 async fn start_operations(
     settings: &WorkerSettings,
     readiness: &Arc<WorkerReadiness>,
     duties: &Arc<Duties>,
     tasks: &Tasks,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<PrometheusHandle> {
     let (listener, hosts) = listen(settings).await?;
     let metrics = telemetry::record_metrics()?;
     let readiness = Arc::<WorkerReadiness>::clone(readiness);
@@ -169,13 +176,13 @@ async fn start_operations(
     );
     tasks.spawn(
         "metrics upkeep",
-        upkeep(metrics, Arc::clone(duties), end.clone()),
+        upkeep(metrics.clone(), Arc::clone(duties), end.clone()),
     );
     tasks.spawn(
         "operations server",
         ops::serve(listener, router, end.clone()),
     );
-    Ok(())
+    Ok(metrics)
 }
 
 /// Binds the address of the operations server, and returns the listener with the host names that

@@ -264,7 +264,7 @@ impl Fleet {
         let wanted = Wanted {
             postgres: options.postgres,
             rabbitmq: options.rabbitmq,
-            chromium: false,
+            ..Wanted::default()
         };
         let programs = tokio::task::spawn_blocking(move || install::ensure(wanted, &say)).await??;
         let dir = DataDir::create(options.dir.as_deref())?;

@@ -20,7 +20,7 @@ const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
 const SERVICES: [&str; 2] = ["postgresql", "rabbitmq-server"];
 
 /// The required programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Postgres 13 or later.
     pub postgres: bool,
@@ -28,6 +28,8 @@ pub struct Wanted {
     pub rabbitmq: bool,
     /// Chromium with its driver.
     pub chromium: bool,
+    /// `promtool` of Prometheus, which checks alerts and metrics.
+    pub promtool: bool,
 }
 
 /// The paths of the programs; `None` for programs that are not on this machine.
@@ -43,6 +45,8 @@ pub struct Programs {
     pub chromium: Option<PathBuf>,
     /// Chromium's WebDriver server, `chromedriver`.
     pub chromedriver: Option<PathBuf>,
+    /// `promtool`.
+    pub promtool: Option<PathBuf>,
 }
 
 impl Programs {
@@ -71,6 +75,7 @@ impl Programs {
             epmd: on_path("erl").and(on_path("epmd")),
             chromium: on_path("chromium"),
             chromedriver: on_path("chromedriver"),
+            promtool: on_path("promtool"),
         }
     }
 
@@ -89,6 +94,9 @@ impl Programs {
         }
         if wanted.chromium && self.chromedriver.is_none() {
             packages.push("chromium-driver");
+        }
+        if wanted.promtool && self.promtool.is_none() {
+            packages.push("prometheus");
         }
         packages
     }
@@ -271,20 +279,21 @@ mod tests {
             epmd: None,
             chromium: None,
             chromedriver: Some("/bin/chromedriver".into()),
+            promtool: None,
         };
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
                 rabbitmq: true,
                 chromium: true,
+                promtool: true,
             }),
-            ["postgresql", "rabbitmq-server", "chromium"]
+            ["postgresql", "rabbitmq-server", "chromium", "prometheus"]
         );
         assert_eq!(
             nothing.missing(Wanted {
                 postgres: true,
-                rabbitmq: false,
-                chromium: false,
+                ..Wanted::default()
             }),
             ["postgresql"]
         );
@@ -294,9 +303,8 @@ mod tests {
         };
         assert!(
             epmd.missing(Wanted {
-                postgres: false,
                 rabbitmq: true,
-                chromium: false,
+                ..Wanted::default()
             })
             .is_empty()
         );

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::duty::{Duty, DutyError, Plan};
 use crate::store::{Backlog, Count, Store};
+use crate::telemetry::names;
 use crate::worker::IntakeThrottle;
 
 pub(super) struct CountBacklog {
@@ -35,6 +36,7 @@ impl Duty for CountBacklog {
         let Some(counted) = counted else {
             return Ok(true);
         };
+        metrics::gauge!(names::OPEN_DEAD_LETTERS).set(f64::from(counted.dead_letters));
         self.throttle.backlog_is(counted, self.made);
         (self.count, self.made) = (Count::default(), self.throttle.made());
         Ok(false)

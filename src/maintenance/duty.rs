@@ -45,6 +45,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// A duty that was never done in this process is late after this time at the latest.
 const FIRST_WITHIN: Duration = Duration::from_secs(600);
 
+/// How a run can end, as a label.
+const OUTCOMES: [&str; 4] = ["done", "more", "failed", "cut"];
+
 /// The record of when each duty of the process was last done, across its incarnations.
 #[derive(Debug, Default)]
 pub struct Duties(Mutex<BTreeMap<&'static str, Seen>>);
@@ -79,7 +82,14 @@ impl Duties {
         statuses
     }
 
+    /// Begins the record of a duty, and its series.
     fn expect(&self, plan: Plan) {
+        drop(metrics::histogram!(names::DUTY_SECONDS, "duty" => plan.name));
+        metrics::gauge!(names::DUTY_LATE, "duty" => plan.name).set(0.0);
+        for outcome in OUTCOMES {
+            metrics::counter!(names::DUTY_RUNS, "duty" => plan.name, "outcome" => outcome)
+                .increment(0);
+        }
         self.seen().entry(plan.name).or_insert_with(|| Seen {
             plan,
             since: Instant::now(),
@@ -195,8 +205,8 @@ async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
             plan.every.min(AGAIN_AFTER),
         ),
     };
-    metrics::histogram!(names::DUTY_SECONDS, "duty" => plan.name, "outcome" => outcome)
-        .record(began.elapsed());
+    metrics::histogram!(names::DUTY_SECONDS, "duty" => plan.name).record(began.elapsed());
+    metrics::counter!(names::DUTY_RUNS, "duty" => plan.name, "outcome" => outcome).increment(1);
     duties.record(plan, result);
     pause
 }

@@ -15,11 +15,13 @@ mod failures;
 mod headers;
 mod holds;
 mod intake;
+mod load;
 mod orphans;
 mod partitions;
 mod quotas;
 mod releases;
 mod retention;
+mod scale;
 mod stamps;
 mod stuck;
 mod takeover;
@@ -107,6 +109,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
                 store.clone(),
                 PipelineLanes::of(&context.registry),
             )),
+            keeping.task(load::MeasureLoad {
+                store: store.clone(),
+                pipelines: pipelines(&context, &limiters),
+                database_at: None,
+            }),
             keeping.task(backlog::CountBacklog {
                 store,
                 throttle: Arc::clone(&throttle),
@@ -127,6 +134,22 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
         }
         tasks
     }
+}
+
+/// Returns each pipeline with the limiter of its lane.
+fn pipelines<P: Product, T: Tables<Changes = P::Changes>>(
+    context: &WorkerContext<P, T>,
+    limiters: &[Arc<LaneLimiter>],
+) -> Vec<(&'static str, Arc<LaneLimiter>)> {
+    let pipelines = context.registry.iter();
+    pipelines
+        .filter_map(|pipeline| {
+            let limiter = limiters
+                .iter()
+                .find(|limiter| limiter.lane == pipeline.lane)?;
+            Some((pipeline.name, Arc::clone(limiter)))
+        })
+        .collect()
 }
 
 /// ★ Returns the duties of a process, which need no lease: each a future that runs until `end`,

@@ -99,6 +99,33 @@ pub enum Refusal {
 
 #[deny(clippy::wildcard_enum_match_arm)]
 impl Refusal {
+    /// Every code that [`Refusal::code`] returns.
+    pub const CODES: [&str; 23] = [
+        "too_large",
+        "headers_too_large",
+        "unsupported_content_type",
+        "unsupported_content_encoding",
+        "not_utf8",
+        "not_json",
+        "too_deep",
+        "invalid_request",
+        "missing_field",
+        "too_many_events",
+        "dedupe_conflict",
+        "unknown_routing_key",
+        "unsupported_schema",
+        "no_user_id",
+        "unknown_producer",
+        "not_permitted",
+        "forged_replay",
+        "unknown_organization",
+        "not_before_too_far",
+        "invalid_wake_up",
+        "no_such_job",
+        "quota",
+        "undeliverable",
+    ];
+
     /// Returns the stable reason code.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -63,15 +63,15 @@ use self::smtp::{BadSmtp, SmtpServer};
 /// The providers that are not channels of destinations.
 static OTHERS: [&Provider; 3] = [&AZURE_DEVOPS, &ENTRA, &DISCORD_INTERACTION];
 
+/// Returns the name of every provider, as in error codes and metrics.
+pub fn provider_names() -> impl Iterator<Item = &'static str> {
+    providers().map(|provider| provider.name)
+}
+
 /// Returns every provider.
 fn providers() -> impl Iterator<Item = &'static Provider> {
     let channels = CHANNELS.iter().map(|kind| kind.provider);
     OTHERS.into_iter().chain(channels)
-}
-
-/// Returns the name of every provider, as in error codes and in holds.
-pub fn provider_names() -> impl Iterator<Item = &'static str> {
-    providers().map(|provider| provider.name)
 }
 
 /// The addresses of the providers, and how they are called.

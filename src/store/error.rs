@@ -4,8 +4,9 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 
 use crate::fault::{Class, Fault};
-use crate::pg_error::{is_infrastructure, is_rolled_back};
+use crate::pg_error::{self, is_infrastructure, is_rolled_back};
 use crate::secrets::SecretError;
+use crate::telemetry::names;
 use crate::tls_policy::LinkFault;
 
 /// An error of the store.
@@ -13,7 +14,7 @@ use crate::tls_policy::LinkFault;
 pub enum StoreError {
     /// Postgres refused a statement, or the connection was lost.
     #[error("a request to Postgres failed")]
-    Database(#[from] tokio_postgres::Error),
+    Database(#[source] tokio_postgres::Error),
     /// The pool returned no connection.
     #[error("no Postgres connection")]
     Pool(#[from] deadpool_postgres::PoolError),
@@ -82,6 +83,14 @@ pub enum StoreError {
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
+}
+
+/// Counts the error by its class.
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        metrics::counter!(names::POSTGRES_ERRORS, "class" => pg_error::class(&error)).increment(1);
+        Self::Database(error)
+    }
 }
 
 impl StoreError {

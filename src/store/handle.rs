@@ -1,6 +1,9 @@
 //! The handle to the engine's tables. Each file adds the functions for its statements.
 
+use std::time::Instant;
+
 use super::error::StoreError;
+use crate::telemetry::names;
 
 /// Access to the engine's tables.
 #[derive(Clone)]
@@ -16,7 +19,10 @@ impl Store {
     }
 
     pub(super) async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
-        Ok(self.pool.get().await?)
+        let began = Instant::now();
+        let client = self.pool.get().await;
+        metrics::histogram!(names::POOL_WAIT_SECONDS).record(began.elapsed());
+        Ok(client?)
     }
 
     /// Checks that Postgres answers and accepts writes.

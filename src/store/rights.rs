@@ -63,6 +63,7 @@ pub(super) const TABLES: &[TableRights] = &[
         "job_id,generation,stage,attempt,outcome,error_code,message,duration_ms,replica,epoch,at,fingerprint",
     ),
     on("job_inputs", ALL, "job_id,version,replaced_at"),
+    on("samples", "SELECT,INSERT,DELETE", "at,replica,data"),
     on(
         "failure_groups",
         ALL,

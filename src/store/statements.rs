@@ -4,8 +4,8 @@
 use super::{
     audit_rows, backlog, campaigns, cancel_many, causes, control_list, controls, dead_letters,
     discard_many, due, failure_groups, failure_sightings, group_difference, headers, inspect,
-    kill_preview, listing, open_jobs, overdue, parked, quotas, releases, repeats, resolve, stuck,
-    takeover, ways,
+    kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases, repeats, resolve,
+    samples, stuck, takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -75,6 +75,14 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("stuck::HELD", stuck::HELD),
     ("stuck::NOT_WOKEN", stuck::NOT_WOKEN),
     ("stuck::NO_CONSUMERS", stuck::NO_CONSUMERS),
+    ("load::DUE_NOW", load::DUE_NOW),
+    ("load::NOT_WOKEN", load::NOT_WOKEN),
+    ("load::WOKEN", load::WOKEN),
+    ("load::RUNNING", load::RUNNING),
+    ("load::WAITING", load::WAITING),
+    ("load::PARKED", load::PARKED),
+    ("samples::FORGET", samples::FORGET),
+    ("samples::SINCE", samples::SINCE),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.

@@ -238,6 +238,13 @@ impl LaneLimiter {
         self.permits.available_permits()
     }
 
+    /// Returns the number of permits in use.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.capacity
+            .saturating_sub(self.free() + self.kept.available_permits())
+    }
+
     /// Returns the number of permits, with the reserved ones.
     #[must_use]
     pub const fn capacity(&self) -> usize {

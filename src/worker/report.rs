@@ -40,6 +40,10 @@ pub(super) fn committed<C>(
     {
         metrics::counter!(names::UNKNOWN_EFFECTS).increment(1);
     }
+    if let Some(effect) = &commit.effect {
+        metrics::counter!(names::EFFECTS, "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => effect.state.word())
+            .increment(1);
+    }
     if let Record::Attempt(attempt) = &commit.record {
         metrics::counter!(names::ATTEMPTS, "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
             .increment(1);

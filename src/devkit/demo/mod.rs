@@ -116,7 +116,7 @@ async fn install(progress: &Progress) -> anyhow::Result<()> {
             Wanted {
                 postgres: true,
                 rabbitmq: true,
-                chromium: false,
+                ..Wanted::default()
             },
             &|line| progress.say(line),
         );

@@ -345,7 +345,8 @@ fn documents() -> Vec<PathBuf> {
     let below = sources(&root().join("docs"))
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    top.into_iter().chain(below).collect()
+    let runbooks = sources(&root().join("deploy/runbooks"));
+    top.into_iter().chain(below).chain(runbooks).collect()
 }
 
 /// What a heading is linked by, as GitHub makes it.

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod browser;
+mod deploy;
 pub(crate) mod documents;
 mod log_fields;
 mod shell;

@@ -45,9 +45,8 @@ impl Driver {
     async fn start() -> Self {
         let found = tokio::task::spawn_blocking(|| {
             let wanted = Wanted {
-                postgres: false,
-                rabbitmq: false,
                 chromium: true,
+                ..Wanted::default()
             };
             install::ensure(wanted, &|line| eprintln!("{line}"))
         });

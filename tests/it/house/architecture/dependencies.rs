@@ -17,6 +17,7 @@ const NOUNS: &[&str] = &[
     "reconnect",
     "crash_point",
     "escape",
+    "alerts",
 ];
 
 /// The modules that a module may name, besides itself and [`NOUNS`]. `module::item` allows that

@@ -67,6 +67,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(21, &[], V21),
     migration!(22, &[], V22),
     migration!(23, &[], V23),
+    migration!(24, &[], V24),
 ];
 
 const V1: &[Expectation] = &[
@@ -343,5 +344,16 @@ const V23: &[Expectation] = &[
     expect(
         "INSERT INTO campaign_items (campaign, n, job_id) SELECT 1, n, '018cc251-f400-7000-8000-000000000007' FROM generate_series(1, 2) n",
         "refused: campaign_items_of_job",
+    ),
+];
+
+const V24: &[Expectation] = &[
+    expect(
+        "INSERT INTO samples (replica, data) VALUES (2, '{}'); SELECT count(*) FROM samples WHERE at <= now()",
+        "1",
+    ),
+    expect(
+        "INSERT INTO samples (replica, data) VALUES (3, json_build_object('x', repeat('x', 65536)))",
+        "refused: samples_data_check",
     ),
 ];

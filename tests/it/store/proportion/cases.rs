@@ -61,6 +61,8 @@ const RUNNING: u64 = 2_200;
 
 /// The limit of a page of a count, and of the row at which it ends.
 const COUNTED: u64 = 2_050;
+/// The limit of a count that hops over the organizations.
+const DUE: u64 = COUNT + 2_100;
 /// The limit of 128 jobs of as many organizations: each organization is skipped to, and its job
 /// found, locked, changed.
 const WOKEN: u64 = 700;
@@ -158,6 +160,14 @@ pub(super) const CASES: &[Case] = &[
         0,
     ),
     case("backlog::LETTERS_AFTER", "2000, 0", COUNTED, 0),
+    case("load::DUE_NOW", "'dispatch', 1000, 10001", DUE, 0),
+    case("load::NOT_WOKEN", "'dispatch', 10001", COUNT, 0),
+    case("load::WOKEN", "10001", COUNT, 0),
+    case("load::RUNNING", "10001", COUNT, 0),
+    case("load::WAITING", "10001", COUNT, 0),
+    case("load::PARKED", "10001", COUNT, 0),
+    case("samples::FORGET", "1000", 10, 4),
+    case("samples::SINCE", "now() - interval '1 hour', 10000", 10, 2),
     case(
         "due::DUE",
         "'dispatch', 128, '', 500, 1, '1970-01-01'",

@@ -56,6 +56,8 @@ const FILL: &str = "
         FROM generate_series(1, 2 * {holds}) n;
     INSERT INTO audit_log (who, role, action, job_id)
         SELECT 'person ' || n % 20, 'operator', 'retry', job(n) FROM generate_series(1, 30000) n;
+    INSERT INTO samples (at, replica, data)
+        SELECT now() - n * interval '15 seconds', 1, '{}' FROM generate_series(1, 20000) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
         SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
     INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, producer, kept_bytes, resolved_at)

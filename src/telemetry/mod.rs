@@ -3,11 +3,13 @@
 //! **Invariant:** an event is one line of the log, whatever its fields contain: the text format
 //! escapes every field, the JSON format every line.
 
+mod describe;
+pub mod names;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
@@ -15,91 +17,22 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use describe::describe;
+
 use crate::config::{LogFormat, LogSettings, no_color};
 use crate::escape::{self, Escaped};
 
-/// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or
-/// free text.
-pub mod names {
-    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: durations of stage runs, without
-    /// their commits.
-    pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
-    /// Counter, `pipeline`, `state`: claims that ended with a commit, by the state of the job
-    /// after it.
-    pub const JOBS: &str = "dispatch_jobs_total";
-    /// Counter, `pipeline`, `stage`, `outcome`: attempts that did not succeed.
-    pub const ATTEMPTS: &str = "dispatch_attempts_total";
-    /// Counter: jobs taken over from dead replicas.
-    pub const TAKEOVERS: &str = "dispatch_takeovers_total";
-    /// Gauge, `code`: jobs that do not move, by stuck code; counted up to 10,000.
-    pub const STUCK: &str = "dispatch_stuck";
-    /// Counter: runs that ended because another owner or an action had raised the job's epoch.
-    pub const FENCED: &str = "dispatch_fenced_total";
-    /// Counter: wake-ups published.
-    pub const WAKEUPS: &str = "dispatch_wakeups_total";
-    /// Counter: wake-ups for jobs without a row.
-    pub const WAKEUPS_WITHOUT_ROW: &str = "dispatch_wakeups_without_row_total";
-    /// Counter: published messages that RabbitMQ returned, because no queue is bound for them.
-    pub const RETURNED_PUBLISHES: &str = "dispatch_returned_publishes_total";
-    /// Counter, `link`: connections made again after they were lost.
-    pub const RECONNECTS: &str = "dispatch_reconnects_total";
-    /// Counter: consumers that RabbitMQ cancelled.
-    pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
-    /// Counter, `code`: messages that became dead letters.
-    pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
-    /// Counter, `what` (`event`, `reply`), `why` (`refused`, `unconfirmed`, `returned`,
-    /// `too_old`): outcome events and replies dropped.
-    pub const DROPPED: &str = "dispatch_events_dropped_total";
-    /// Counter: effects with an unknown outcome.
-    pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
-    /// Counter, `lane`: messages received.
-    pub const DELIVERIES: &str = "dispatch_deliveries_total";
-    /// Histogram in rows: sizes of group commits, each one transaction of claims and plain
-    /// commits.
-    pub const GROUP_ROWS: &str = "dispatch_group_rows";
-    /// Counter, `code`: calls that failed because Postgres or RabbitMQ was unavailable.
-    pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
-    /// Gauge: 1 while intake is paused, because too many jobs wait or too many dead letters are
-    /// open.
-    pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
-    /// Gauge in bytes: memory charged to messages that are not rows yet. At
-    /// `DISPATCH_INTAKE_BYTES` no further ones are read.
-    pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
-    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`,
-    /// `organization`): messages, or bodies of dead letters, that a quota had no room for.
-    pub const QUOTA_REFUSALS: &str = "dispatch_quota_refusals_total";
-    /// Gauge, `kind`, `by`: usage of the fullest quota that this process has used lately; 1 is
-    /// full.
-    pub const QUOTA_FULLEST: &str = "dispatch_quota_fullest";
-    /// Histogram in seconds, `duty`, `outcome`: durations of a duty's runs: `done`; `more` if the
-    /// time limit ended the run first; `failed`; `cut` if a round did not return in time.
-    pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
-    /// Gauge, `duty`: 1 while the duty is late.
-    pub const DUTY_LATE: &str = "dispatch_duty_late";
-    /// Gauge, `provider`: destinations whose circuit breaker is open or lets one probe through, in
-    /// this process.
-    pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
-    /// Gauge: kill switches in force whose matcher this worker does not understand.
-    pub const KILL_SWITCHES_NOT_UNDERSTOOD: &str = "dispatch_kill_switches_not_understood";
-    /// Counter, `action`: jobs that a kill switch has parked or cancelled.
-    pub const KILLED: &str = "dispatch_jobs_killed_total";
-    /// Counter, `provider`: holds placed.
-    pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
-    /// Counter: spans that the collector of `DISPATCH_OTLP_ENDPOINT` has accepted.
-    pub const EXPORTED_SPANS: &str = "dispatch_otlp_spans_total";
-    /// Counter, `why` (`queue_full`, `unavailable`, `rejected`, `shutdown`): spans that the
-    /// collector did not get.
-    pub const DROPPED_SPANS: &str = "dispatch_otlp_dropped_spans_total";
-}
-
 /// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a
 /// stage may take.
-const STAGE_BUCKETS: [f64; 14] = [
+pub const STAGE_BUCKETS: [f64; 14] = [
     0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0,
 ];
 
 /// The buckets of a group's size, in rows.
 const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
+
+/// The buckets of a wait for a pooled connection, in seconds.
+const POOL_BUCKETS: [f64; 8] = [0.0001, 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 /// The buckets of a duty's run, in seconds.
 const DUTY_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
@@ -219,125 +152,12 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     let stages = Matcher::Full(names::STAGE_SECONDS.to_owned());
     let groups = Matcher::Full(names::GROUP_ROWS.to_owned());
     let duties = Matcher::Full(names::DUTY_SECONDS.to_owned());
+    let pools = Matcher::Full(names::POOL_WAIT_SECONDS.to_owned());
     Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(pools, &POOL_BUCKETS)?
         .set_buckets_for_metric(stages, &STAGE_BUCKETS)?
         .set_buckets_for_metric(groups, &GROUP_BUCKETS)?
         .set_buckets_for_metric(duties, &DUTY_BUCKETS)?)
-}
-
-/// Registers the description of every metric with the present recorder.
-pub fn describe() {
-    describe_jobs();
-    describe_messages();
-    describe_process();
-}
-
-fn describe_jobs() {
-    describe_histogram!(
-        names::STAGE_SECONDS,
-        Unit::Seconds,
-        "Duration of stage runs, by pipeline, stage and outcome"
-    );
-    describe_counter!(
-        names::JOBS,
-        "Claims that ended with a commit, by pipeline and the state of the job after it"
-    );
-    describe_counter!(
-        names::ATTEMPTS,
-        "Stage attempts that did not succeed, by pipeline, stage and outcome"
-    );
-    describe_gauge!(
-        names::STUCK,
-        "Jobs that do not move, by code; counted up to 10,000"
-    );
-    describe_counter!(names::TAKEOVERS, "Jobs taken over from dead replicas");
-    describe_counter!(
-        names::FENCED,
-        "Runs that ended because the replica no longer owned the job"
-    );
-    describe_counter!(names::UNKNOWN_EFFECTS, "Effects with an unknown outcome");
-    describe_counter!(names::WAKEUPS, "Wake-ups published");
-    describe_counter!(
-        names::WAKEUPS_WITHOUT_ROW,
-        "Wake-ups for jobs without a row, for example after a database restore"
-    );
-    describe_histogram!(
-        names::GROUP_ROWS,
-        Unit::Count,
-        "Rows of claims and plain commits in one group commit"
-    );
-}
-
-fn describe_messages() {
-    describe_counter!(names::DELIVERIES, "Messages received, by lane");
-    describe_counter!(
-        names::DEAD_LETTERS,
-        "Messages that became dead letters, by reason code"
-    );
-    describe_counter!(
-        names::DROPPED,
-        "Outcome events and replies that were dropped, by what and why"
-    );
-    describe_counter!(
-        names::RETURNED_PUBLISHES,
-        "Published messages that RabbitMQ returned as unroutable"
-    );
-    describe_gauge!(
-        names::INTAKE_PAUSED,
-        "1 while intake is paused, because too many jobs wait or dead letters are open"
-    );
-    describe_gauge!(
-        names::INTAKE_BYTES,
-        Unit::Bytes,
-        "Memory charged to received messages that are not stored yet"
-    );
-    describe_counter!(
-        names::QUOTA_REFUSALS,
-        "Messages, or bodies of dead letters, refused because a quota was full, by kind and holder"
-    );
-    describe_gauge!(
-        names::QUOTA_FULLEST,
-        "Usage of the fullest quota that this process has used lately, by kind and holder; 1 is full"
-    );
-}
-
-fn describe_process() {
-    describe_counter!(
-        names::RECONNECTS,
-        "Connections made again after they were lost, by link"
-    );
-    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by RabbitMQ");
-    describe_counter!(
-        names::INFRASTRUCTURE_ERRORS,
-        "Calls that failed because Postgres or RabbitMQ was unavailable, by code"
-    );
-    describe_histogram!(
-        names::DUTY_SECONDS,
-        Unit::Seconds,
-        "Duration of duty runs, by duty and outcome"
-    );
-    describe_gauge!(names::DUTY_LATE, "1 while a duty is late, by duty");
-    describe_gauge!(
-        names::OPEN_CIRCUITS,
-        "Destinations whose circuit breaker is not closed, by provider"
-    );
-    describe_gauge!(
-        names::KILL_SWITCHES_NOT_UNDERSTOOD,
-        "Kill switches in force whose matcher this worker does not understand; they stop no job here"
-    );
-    describe_counter!(
-        names::KILLED,
-        "Jobs that a kill switch has parked or cancelled, by action"
-    );
-    describe_counter!(names::HOLDS_PLACED, "Holds placed, by provider");
-    describe_counter!(
-        names::EXPORTED_SPANS,
-        "Spans that the OpenTelemetry collector has accepted"
-    );
-    describe_counter!(
-        names::DROPPED_SPANS,
-        "Spans that the OpenTelemetry collector did not get, by reason"
-    );
 }
 
 #[cfg(test)]
