@@ -71,6 +71,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
         let (replica, store) = (lease.replica(), context.store().clone());
         let keeping = Keeping { duties, end };
         let (count, made) = (Count::default(), throttle.made());
+        let lanes = PipelineLanes::of(&context.registry);
         let mut tasks = vec![
             keeping.task(due::Due {
                 context: context.clone(),
@@ -105,10 +106,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
                 store: store.clone(),
                 quotas,
             }),
-            keeping.task(stuck::CountStuck::new(
-                store.clone(),
-                PipelineLanes::of(&context.registry),
-            )),
+            keeping.task(stuck::CountStuck::new(store.clone(), lanes)),
             keeping.task(load::MeasureLoad {
                 store: store.clone(),
                 pipelines: pipelines(&context, &limiters),
