@@ -70,6 +70,17 @@ pub(super) struct FormFields {
     pub(super) etag: Option<String>,
 }
 
+impl Changed {
+    /// Returns the result of a change whose states only the audit log has.
+    pub(super) const fn plain(changed: bool) -> Self {
+        Self {
+            changed,
+            before: Value::Null,
+            now: Value::Null,
+        }
+    }
+}
+
 impl Call {
     /// The store that reads.
     pub(super) fn reads(&self) -> &Store {

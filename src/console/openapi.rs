@@ -6,7 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::problem::Body;
-use super::routes::{Access, Route, all};
+use super::routes::{Route, all};
 use super::serve::API;
 
 /// Returns the document.
@@ -60,10 +60,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
             },
         },
-        "x-role": match route.access {
-            Access::Everybody => "everybody",
-            Access::From { role, .. } => role.word(),
-        },
+        "x-role": route.least().map_or("everybody", crate::store::Role::word),
     });
     if let Some(action) = route.action {
         operation["x-audit-action"] = json!(action.word());

@@ -82,6 +82,16 @@ impl Route {
         self.page.is_some()
     }
 
+    /// Returns the role that may do least of those that may use it.
+    #[must_use]
+    pub fn least(&self) -> Option<Role> {
+        match (self.access, self.action) {
+            (Access::Everybody, _) => None,
+            (Access::From { .. }, Some(action)) => Some(Role::least(action)),
+            (Access::From { role, .. }, None) => Some(role),
+        }
+    }
+
     /// Returns whether a token of this role may use it.
     #[must_use]
     pub fn permits(&self, role: Role) -> bool {
@@ -106,6 +116,73 @@ macro_rules! handler {
 }
 pub(super) use handler;
 
+/// Declares a route that reads: for people too, if it names a page.
+macro_rules! reads {
+    ($name:literal, $path:literal, $about:literal, [$($parameter:literal: $means:literal),*], $output:ty, $api:path $(, $page:path)?) => {
+        Route {
+            name: $name,
+            method: axum::http::Method::GET,
+            path: $path,
+            about: $about,
+            access: crate::console::routes::VIEWER,
+            action: None,
+            parameters: &[$(crate::console::routes::Parameter { name: $parameter, about: $means }),*],
+            input: None,
+            output: crate::console::routes::schema::<$output>,
+            media_type: crate::console::routes::JSON,
+            api: Some(crate::console::routes::handler!($api)),
+            page: {
+                let page: Option<crate::console::routes::Handler> = None;
+                $(let page: Option<crate::console::routes::Handler> = {
+                    let _ = page;
+                    Some(crate::console::routes::handler!($page))
+                };)?
+                page
+            },
+        }
+    };
+}
+pub(super) use reads;
+
+/// Declares a route that changes something: by JSON, and by the form of a page, which leads to
+/// `$then` afterwards.
+macro_rules! acts {
+    ($name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path, $then:expr) => {
+        Route {
+            name: $name,
+            method: axum::http::Method::POST,
+            path: $path,
+            about: $about,
+            access: crate::console::routes::Access::From {
+                role: crate::store::Role::Operator,
+                is_scoped: $is_scoped,
+            },
+            action: Some(crate::store::Action::$action),
+            parameters: &[],
+            input: Some(crate::console::routes::schema::<$input>),
+            output: crate::console::routes::schema::<$output>,
+            media_type: crate::console::routes::JSON,
+            api: Some(|call| {
+                Box::pin(async move { crate::console::answer::json(&$act(&call).await?) })
+            }),
+            page: Some(|call| {
+                Box::pin(async move {
+                    let answer = $act(&call).await?;
+                    let then: fn(&crate::console::call::Call, &$output) -> String = $then;
+                    Ok(crate::console::answer::see_other(&then(&call, &answer)))
+                })
+            }),
+        }
+    };
+}
+pub(super) use acts;
+
+/// Everybody who may read everything.
+pub(super) const VIEWER: Access = Access::From {
+    role: Role::Viewer,
+    is_scoped: false,
+};
+
 /// Returns the schema of a type.
 pub(super) fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
@@ -114,7 +191,16 @@ pub(super) fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -
 pub(super) const JSON: &str = "application/json";
 
 /// Every row of the table.
-static ROUTES: &[&[Route]] = &[api::jobs::ROUTES, api::account::ROUTES, pages::ROUTES];
+static ROUTES: &[&[Route]] = &[
+    api::jobs::ROUTES,
+    api::job_actions::ROUTES,
+    api::overview::ROUTES,
+    api::groups::ROUTES,
+    api::campaigns::ROUTES,
+    api::controls::ROUTES,
+    api::account::ROUTES,
+    pages::ROUTES,
+];
 
 /// Returns every row of the table.
 pub fn all() -> impl Iterator<Item = &'static Route> {

@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
 use super::{answer, pages, query};
+use crate::store::Role;
 
 /// The most bytes in the body of a request.
 const BODY_BYTES: usize = 256 << 10;
@@ -177,18 +178,22 @@ async fn served(
 
 /// Returns who asks, if the route permits it.
 fn permitted(route: &Route, who: Option<SignedIn>) -> Result<SignedIn, Problem> {
-    let Access::From { role, is_scoped } = route.access else {
-        return who.ok_or_else(|| Problem::unauthorized("expected a token, got none"));
-    };
     let who = who.ok_or_else(|| Problem::unauthorized("expected a token, got none"))?;
     if !route.permits(who.token.role) {
         return Err(Problem::forbidden(format!(
             "expected the role `{}` or one that may do more, got `{}`",
-            role.word(),
+            route.least().map_or("producer", Role::word),
             who.token.role.word()
         )));
     }
-    if !is_scoped && !who.sees_all() {
+    let is_wide = matches!(
+        route.access,
+        Access::From {
+            is_scoped: false,
+            ..
+        }
+    );
+    if is_wide && !who.sees_all() {
         return Err(Problem::not_found(
             "a token that is limited to organizations or to a source sees jobs only",
         ));

@@ -1,10 +1,11 @@
 //! What differs between two JSON documents, by path.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 /// A difference at one path.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PathChange {
     /// The path: `search.text`, `events[0].payload.id`.
     pub path: String,

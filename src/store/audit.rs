@@ -180,6 +180,12 @@ impl Action {
                 | Self::PlaceHold
                 | Self::ReleaseHold
                 | Self::SignIn
+                | Self::Park
+                | Self::NoteFailureGroup
+                | Self::StartCampaign
+                | Self::PauseCampaign
+                | Self::ResumeCampaign
+                | Self::AbortCampaign
         )
     }
 }

@@ -1,6 +1,7 @@
 //! `dispatch reference`: the pages under `docs/reference/`, printed from the program itself, so
 //! that they cannot differ from it.
 
+mod api;
 mod commands;
 mod events;
 mod metrics;
@@ -31,6 +32,8 @@ enum Page {
     Metrics,
     /// Every outcome event with its fields
     Events,
+    /// Every path of the console's API with its role
+    Api,
 }
 
 impl Reference {
@@ -45,6 +48,7 @@ impl Reference {
             }
             Page::Metrics => metrics::page(),
             Page::Events => events::page(),
+            Page::Api => api::page(),
         };
         output.answer(&json!({ "markdown": page }), || page.trim_end().to_owned())?;
         Ok(ExitCode::SUCCESS)

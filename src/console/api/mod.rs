@@ -2,4 +2,9 @@
 //! by the same functions.
 
 pub(super) mod account;
+pub(super) mod campaigns;
+pub(super) mod controls;
+pub(super) mod groups;
+pub(super) mod job_actions;
 pub(super) mod jobs;
+pub(super) mod overview;

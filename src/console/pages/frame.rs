@@ -1,11 +1,20 @@
 //! What every page has around its content.
 
 use maud::{DOCTYPE, Markup, html};
+use uuid::Uuid;
 
 use crate::console::auth::SignedIn;
 
 /// The pages of the navigation: path, name, and the key that follows `g`.
-const NAVIGATION: &[(&str, &str, char)] = &[("/jobs", "Jobs", 'j')];
+const NAVIGATION: &[(&str, &str, char)] = &[
+    ("/", "Overview", 'o'),
+    ("/jobs", "Jobs", 'j'),
+    ("/stuck", "Stuck", 's'),
+    ("/groups", "Failures", 'g'),
+    ("/campaigns", "Campaigns", 'c'),
+    ("/controls", "Controls", 'h'),
+    ("/audit", "Audit", 'a'),
+];
 
 /// The frame of a person's pages.
 pub(in crate::console) struct Frame<'a> {
@@ -44,6 +53,21 @@ impl<'a> Frame<'a> {
                 main #main { (content) }
             },
         )
+    }
+
+    /// Returns a form that changes something, with its own fields and the reason.
+    pub(super) fn form(&self, action: &str, title: &str, fields: &Markup) -> Markup {
+        let id = format!("reason-{}", Uuid::now_v7().simple());
+        html! {
+            form method="post" action=(action) {
+                input type="hidden" name="form_token" value=(self.form_token());
+                input type="hidden" name="key" value=(Uuid::now_v7());
+                (fields)
+                label for=(id) { "Reason, for the audit log" }
+                input id=(id) name="reason" required maxlength="500" autocomplete="off";
+                button type="submit" { (title) }
+            }
+        }
     }
 
     /// Returns the token of forms of this session; empty for a program, which has none.

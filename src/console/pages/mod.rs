@@ -1,10 +1,14 @@
 //! The pages, a file for each. A page is rendered from what the API answers, works without script,
 //! and shows stored text as text only.
 
+pub(super) mod campaigns;
 mod confirm;
+pub(super) mod controls;
 mod frame;
+pub(super) mod groups;
 pub(super) mod job;
 pub(super) mod jobs;
+pub(super) mod overview;
 mod words;
 
 use axum::response::Response;

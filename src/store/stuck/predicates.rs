@@ -16,7 +16,7 @@ macro_rules! longest {
 }
 
 /// Walks from owner to owner along `jobs_owned`, as the takeover does.
-pub(in crate::store) const OWNER_DEAD: &str = longest!(
+pub(crate) const OWNER_DEAD: &str = longest!(
     "
     WITH RECURSIVE owners AS (
         (SELECT owner, 1 AS hop FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 1)
@@ -38,7 +38,7 @@ pub(in crate::store) const OWNER_DEAD: &str = longest!(
 
 /// A claim does not change `last_progress_at`: a job that was due for long and has just been
 /// claimed is not stuck.
-pub(in crate::store) const NO_PROGRESS: &str = longest!(
+pub(crate) const NO_PROGRESS: &str = longest!(
     "
     WITH owned AS MATERIALIZED (
         SELECT id, organization, owner, pipeline || '/' || stage || ' on replica ' || owner AS detail,
@@ -53,7 +53,7 @@ pub(in crate::store) const NO_PROGRESS: &str = longest!(
 
 /// Walks from error code to error code along `jobs_failing`, so that a code with many parked jobs
 /// hides no other one.
-pub(in crate::store) const RETRYING_LONG: &str = longest!(
+pub(crate) const RETRYING_LONG: &str = longest!(
     "
     WITH RECURSIVE codes AS (
         (SELECT error_code COLLATE \"C\" AS code, 1 AS hop FROM jobs
@@ -78,7 +78,7 @@ pub(in crate::store) const RETRYING_LONG: &str = longest!(
 
 /// The order of `jobs_parked_by_group`: an order by id alone would allow a plan that reads the
 /// primary key from its beginning.
-pub(in crate::store) const PARKED: &str = longest!(
+pub(crate) const PARKED: &str = longest!(
     "
     WITH parked AS MATERIALIZED (
         SELECT id, organization, coalesce(first_failed_at, last_progress_at) AS since, error_code AS detail FROM jobs
@@ -89,7 +89,7 @@ pub(in crate::store) const PARKED: &str = longest!(
 );
 
 /// `$3` is the error code. It is a range of one value, so that only `jobs_failing` has the order.
-pub(in crate::store) const OF_CODE: &str = longest!(
+pub(crate) const OF_CODE: &str = longest!(
     "
     WITH failing AS MATERIALIZED (
         SELECT id, organization, coalesce(first_failed_at, last_progress_at) AS since, pipeline || '/' || stage AS detail FROM jobs
@@ -102,7 +102,7 @@ pub(in crate::store) const OF_CODE: &str = longest!(
 
 /// `$3` has the reasons. Walks from cause to cause along `jobs_waiting_for`: all jobs of a cause
 /// wait for the same reason.
-pub(in crate::store) const WAITING: &str = longest!(
+pub(crate) const WAITING: &str = longest!(
     "
     WITH RECURSIVE causes AS (
         (SELECT wait_key, wait_reason, 1 AS hop FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children'
@@ -126,7 +126,7 @@ pub(in crate::store) const WAITING: &str = longest!(
 );
 
 /// Reads the holds of the three jobs only.
-pub(in crate::store) const HELD: &str = "
+pub(crate) const HELD: &str = "
     WITH held AS MATERIALIZED (
         SELECT id, organization, last_progress_at AS since, wait_key FROM jobs
         WHERE state = 'waiting' AND wait_reason = 'hold' ORDER BY wait_key, id LIMIT $1::bigint
@@ -141,7 +141,7 @@ pub(in crate::store) const HELD: &str = "
     FROM longest ORDER BY since, id";
 
 /// Walks from organization to organization along `jobs_not_woken`.
-pub(in crate::store) const NOT_WOKEN: &str = longest!(
+pub(crate) const NOT_WOKEN: &str = longest!(
     "
     WITH RECURSIVE places AS (
         (SELECT pipeline, organization, due_at, 1 AS hop FROM jobs WHERE state = 'ready' AND woken_at IS NULL
@@ -166,7 +166,7 @@ pub(in crate::store) const NOT_WOKEN: &str = longest!(
 
 /// `$3` has the pipelines, `$4` the lane of each. Jobs with a wake-up count too: RabbitMQ may keep
 /// the wake-up, and no replica receives it.
-pub(in crate::store) const NO_CONSUMERS: &str = longest!(
+pub(crate) const NO_CONSUMERS: &str = longest!(
     "
     WITH RECURSIVE unserved AS MATERIALIZED (
         SELECT asked.pipeline, asked.lane FROM unnest($3::text[], $4::text[]) AS asked (pipeline, lane)

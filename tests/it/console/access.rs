@@ -18,6 +18,8 @@ fn path(route: &Route) -> String {
         .replace("{id}", NOBODY)
         .replace("{name}", "nobody")
         .replace("{action}", "retry")
+        .replace("{fingerprint}", "none")
+        .replace("{number}", "0")
 }
 
 async fn status(console: &ConsoleProcess, route: &Route, path: &str, token: Option<&str>) -> u16 {
@@ -144,6 +146,11 @@ async fn a_token_sees_nothing_of_other_organizations_and_sources() {
         } else {
             let body = match route.name {
                 "configure_job" => json!({"reason": "test", "account": "x"}),
+                "rerun_job" => json!({"reason": "test", "stage": "check_account"}),
+                "skip_stage" => json!({"reason": "test", "stage": "check_account", "output": "{}"}),
+                "mark_effect" => json!({"reason": "test", "key": "k", "done": true}),
+                "edit_input" => json!({"reason": "test", "input": "{}"}),
+                "restore_input" => json!({"reason": "test", "version": 1}),
                 _ => body.clone(),
             };
             console.post(&other, &path, &body).await.status()

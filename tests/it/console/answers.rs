@@ -28,12 +28,22 @@ async fn every_answer_matches_its_schema() {
     let token = world.token(Role::Admin, "ann", &[]).await;
     let served = console.json(&token, "/openapi.json").await;
     assert_eq!(served, document());
+    let group = "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
+        VALUES ('f-1', 'dispatch', 'check_account', 'x.y', 'text')";
+    world.database.rows(group).await;
+    let campaign = json!({"action": "retry", "state": "waiting", "reason": "test"});
+    let started = console.post(&token, "/campaigns", &campaign).await;
+    assert_eq!(started.status(), 200);
     for route in all().filter(|route| route.is_in_api() && route.method == Method::GET) {
-        let path = route.path.replace("{id}", &job.id.to_string());
-        let query = if route.name == "job_by_key" {
-            "?source=tests&key=a"
-        } else {
-            ""
+        let path = route
+            .path
+            .replace("{id}", &job.id.to_string())
+            .replace("{fingerprint}", "f-1")
+            .replace("{number}", "1");
+        let query = match route.name {
+            "job_by_key" => "?source=tests&key=a",
+            "preview_campaign" => "?state=waiting",
+            _ => "",
         };
         let answer = console.json(&token, &format!("{path}{query}")).await;
         let schema = schema(&served, &format!("/api/v1{}", route.path));

@@ -106,7 +106,7 @@ fn named_commands(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_pages_of_the_reference_are_printed_by_the_program() {
-    for page in ["commands", "settings", "metrics", "events"] {
+    for page in ["commands", "settings", "metrics", "events", "api"] {
         let path = format!("docs/reference/{page}.md");
         let printed = output(&dispatch(&["reference", page]));
         assert!(
@@ -257,7 +257,11 @@ fn every_command_that_a_document_names_exists() {
         one.strip_prefix(other)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
-    let takes_a_word = ["dispatch reference", "dispatch schema"];
+    let takes_a_word = [
+        "dispatch completions",
+        "dispatch reference",
+        "dispatch schema",
+    ];
     let runs = |name: &str| {
         dispatch(&name.split(' ').skip(1).collect::<Vec<_>>())
             .status

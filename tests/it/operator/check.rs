@@ -66,6 +66,7 @@ async fn a_correct_installation_passes_and_every_check_is_listed() {
             "keyring",
             "providers",
             "ops_listen",
+            "otlp",
             "postgres",
             "postgres_tls",
             "schema",
@@ -79,7 +80,7 @@ async fn a_correct_installation_passes_and_every_check_is_listed() {
             "rabbitmq_rights"
         ]
     );
-    let (_, _, sealed) = &findings[12];
+    let (_, _, sealed) = &findings[13];
     assert!(
         sealed.contains("3 columns"),
         "identities' tokens of both kinds and destinations' secrets: {sealed}"
@@ -87,7 +88,7 @@ async fn a_correct_installation_passes_and_every_check_is_listed() {
     let text = world.dispatch(&["check"]).said().await;
     assert_eq!(
         (text.code, text.stdout.lines().count()),
-        (Some(0), 7),
+        (Some(0), 8),
         "a heading and a line each: {text:?}"
     );
     assert!(!text.stdout.contains(world.keyring_setting.expose_secret()));

@@ -474,7 +474,12 @@ async fn the_audit_log_refuses_every_other_change() {
         .await;
     assert_eq!(
         rows[0],
-        ["erased-0123abcd", "admin", "cancel", "by erased-0123abcd"]
+        [
+            "erased-0123abcd",
+            "operator",
+            "cancel",
+            "by erased-0123abcd"
+        ]
     );
     assert_eq!(rows[1][2], "audit.erase", "the erasure is audited");
 }

@@ -128,7 +128,7 @@ async fn a_resolved_group_regresses_when_it_is_seen_again() {
     see(&store, &mut cursor).await;
     let actor = Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: None,
         request: None,
     };

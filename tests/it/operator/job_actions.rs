@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(30);
 fn olga() -> Actor {
     Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("it is the third time".to_owned()),
         request: None,
     }

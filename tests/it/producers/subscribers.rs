@@ -251,8 +251,8 @@ impl Scene {
     async fn has_not_reconnected(&self) {
         let metrics = self.worker.metrics().await;
         for link in ["publisher", "events", "replies"] {
-            let line = format!("dispatch_reconnects_total{{link=\"{link}\"}}");
-            assert!(!metrics.contains(&line), "{metrics}");
+            let line = format!("dispatch_reconnects_total{{link=\"{link}\"}} 0\n");
+            assert!(metrics.contains(&line), "{metrics}");
         }
         assert!(self.worker.readiness().await.unwrap().0);
     }

@@ -30,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "app",
             "broker",
             "config",
+            "console",
             "devkit",
             "engine",
             "erasure",
@@ -71,7 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("console", &["operations", "ops", "store"]),
+    ("console", &["operations", "ops", "pipelines", "store"]),
     ("holds", &["providers", "store"]),
     (
         "readiness",

@@ -60,7 +60,7 @@ async fn a_campaign_of_a_hundred_thousand_jobs_reads_a_few_rows_for_each_step() 
     let session = Session::new(&database).await;
     let olga = Actor {
         who: "olga".to_owned(),
-        role: Role::Operator,
+        role: Role::Admin,
         reason: Some("left".to_owned()),
         request: None,
     };

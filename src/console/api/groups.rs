@@ -1,0 +1,160 @@
+//! Failure groups: which causes there are, whom they hit, and what is different about them.
+
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use crate::console::answer;
+use crate::console::call::{Call, Changed};
+use crate::console::pages;
+use crate::console::problem::Problem;
+use crate::console::query;
+use crate::console::routes::{Route, acts, reads};
+use crate::operations::{self, GroupNote};
+use crate::store::{
+    FailureGroup, GroupCursor, GroupDifference, GroupFilter, GroupPage, GroupStatus, InvalidCode,
+    ListedGroups,
+};
+
+pub(in crate::console) const ROUTES: &[Route] = &[
+    reads!("list_groups", "/groups", "Lists failure groups, the last seen first", [
+        "status": "new, ongoing, regressed, muted or resolved", "pipeline": "the pipeline", "stage": "the stage",
+        "code": "the error code, or its beginning and `*`", "seen": "the cursor of the next page: its time",
+        "after": "the cursor of the next page: its group", "limit": "rows, 1 to 200"
+    ], ListedGroups, list, pages::groups::list),
+    reads!(
+        "show_group",
+        "/groups/{fingerprint}",
+        "Returns a failure group",
+        [],
+        FailureGroup,
+        show,
+        pages::groups::show
+    ),
+    reads!(
+        "group_difference",
+        "/groups/{fingerprint}/difference",
+        "Returns what a group's jobs have in common that others have not",
+        [],
+        GroupDifference,
+        difference
+    ),
+    acts!("note_group", "/groups/{fingerprint}/note", "Notes the owner of a group, a text, or that it is muted or resolved", NoteFailureGroup, false, Note => Changed, note, |call, _| format!("/groups/{}", call.path["fingerprint"])),
+];
+
+/// Which groups to list.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupQuery {
+    #[serde(default)]
+    status: Option<GroupStatus>,
+    #[serde(default)]
+    pipeline: Option<String>,
+    #[serde(default)]
+    stage: Option<String>,
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    seen: Option<OffsetDateTime>,
+    #[serde(default)]
+    after: Option<String>,
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+/// What is known about a group.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    /// The person or team that deals with it; an empty text removes the owner.
+    #[serde(default)]
+    owner: Option<String>,
+    /// An empty text removes the note.
+    #[serde(default)]
+    note: Option<String>,
+    /// Until when it is muted.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
+    muted_until: Option<OffsetDateTime>,
+    /// Whether it is resolved.
+    #[serde(default)]
+    resolved: Option<bool>,
+    /// Why, for the audit log.
+    reason: String,
+}
+
+async fn list(call: Call) -> Result<Response, Problem> {
+    answer::json(&read_groups(&call).await?)
+}
+
+/// Reads a page of groups.
+///
+/// # Errors
+/// `invalid_filter`, `postgres_away`.
+pub(in crate::console) async fn read_groups(call: &Call) -> Result<ListedGroups, Problem> {
+    let asked: GroupQuery = call.query()?;
+    let code = asked.code.as_deref().map(str::parse).transpose();
+    let filter = GroupFilter {
+        status: asked.status,
+        pipeline: asked.pipeline,
+        stage: asked.stage,
+        error_code: code
+            .map_err(|error: InvalidCode| Problem::invalid_filter(error.to_string()))?,
+    };
+    let after = match (asked.seen, asked.after) {
+        (Some(last_seen_at), Some(fingerprint)) => Some(GroupCursor {
+            last_seen_at,
+            fingerprint,
+        }),
+        (None, None) => None,
+        _ => {
+            return Err(Problem::invalid_filter(
+                "expected `seen` and `after`, got one of them",
+            ));
+        }
+    };
+    let page = GroupPage {
+        after,
+        limit: query::limit(asked.limit)?,
+    };
+    Ok(call.reads().failure_groups(&filter, &page).await?)
+}
+
+async fn show(call: Call) -> Result<Response, Problem> {
+    answer::json(&read_group(&call).await?)
+}
+
+/// Reads the group of the path.
+///
+/// # Errors
+/// `not_found`, `postgres_away`.
+pub(in crate::console) async fn read_group(call: &Call) -> Result<FailureGroup, Problem> {
+    let fingerprint: String = call.part("fingerprint")?;
+    let group = call.reads().failure_group(&fingerprint).await?;
+    group.ok_or_else(|| Problem::not_found(format!("there is no failure group {fingerprint}")))
+}
+
+async fn difference(call: Call) -> Result<Response, Problem> {
+    let fingerprint: String = call.part("fingerprint")?;
+    let difference = call.reads().group_difference(&fingerprint).await?;
+    let unknown = || Problem::not_found(format!("there is no failure group {fingerprint}"));
+    answer::json(&difference.ok_or_else(unknown)?)
+}
+
+async fn note(call: &Call) -> Result<Changed, Problem> {
+    let fingerprint: String = call.part("fingerprint")?;
+    let note: Note = call.input()?;
+    let actor = call.actor(&note.reason)?;
+    let changes = GroupNote {
+        owner: note.owner,
+        note: note.note,
+        muted_until: note.muted_until,
+        resolved: note.resolved,
+    };
+    call.once(&actor, async |store, actor| {
+        let changed = operations::note_group(store, actor, &fingerprint, &changes).await?;
+        Ok(Changed::plain(changed))
+    })
+    .await
+}

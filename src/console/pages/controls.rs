@@ -1,0 +1,71 @@
+//! What is held, paused and killed, with the buttons that end it.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use super::Frame;
+use super::words::{table, time};
+use crate::console::answer;
+use crate::console::call::Call;
+use crate::console::problem::Problem;
+use crate::store::ControlRow;
+
+/// Answers `/controls`.
+pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
+    let rows = call.reads().controls().await?;
+    let now = call.reads().now().await?;
+    let frame = Frame::of(&call.who);
+    let content = html! {
+        h1 { "Held, paused and killed" }
+        (controls(&rows, &frame, now))
+        h2 { "Hold" }
+        (frame.form("/controls/hold", "Hold", &html! {
+            label for="scope" { "Scope: lane:…, stage:PIPELINE/STAGE, organization:…, provider:…, or a destination" }
+            input #scope name="scope" required autocomplete="off";
+            label for="minutes" { "Minutes" }
+            input #minutes name="minutes" type="number" min="1" max="10080" value="60" required;
+        }))
+        h2 { "Pause everything" }
+        (frame.form("/controls/pause", "Pause", &html! {
+            label for="pause-minutes" { "Minutes" }
+            input #pause-minutes name="minutes" type="number" min="1" max="10080" value="60" required;
+        }))
+    };
+    Ok(answer::page(frame.page("Controls", &content)))
+}
+
+/// Returns the controls as a table.
+pub(super) fn controls(rows: &[ControlRow], frame: &Frame<'_>, now: OffsetDateTime) -> Markup {
+    if rows.is_empty() {
+        return html! { p { "Nothing is held." } };
+    }
+    let cells: Vec<Vec<Markup>> = rows.iter().map(|row| cells(row, frame, now)).collect();
+    table(
+        &["kind", "scope", "reason", "who", "ends", "jobs wait", ""],
+        &cells,
+    )
+}
+
+fn cells(row: &ControlRow, frame: &Frame<'_>, now: OffsetDateTime) -> Vec<Markup> {
+    let scope = html! { input type="hidden" name="scope" value=(row.scope); };
+    let none = html! {};
+    let end = match row.kind.as_str() {
+        "pause" => frame.form("/controls/resume", "Resume", &none),
+        "kill_switch" => frame.form(&format!("/controls/{}/end", row.id), "End", &none),
+        _ => frame.form("/controls/release", "Release", &scope),
+    };
+    vec![
+        html! { (row.kind) },
+        html! {
+            span.mono { (row.scope) }
+            @if let Some(matcher) = &row.matcher { " " code { (matcher) } }
+            @if !row.is_understood { " This version does not understand it, so it stops no job." }
+        },
+        html! { (row.reason) },
+        html! { (row.who) },
+        time(row.expires_at, now),
+        html! { (row.waiting) },
+        end,
+    ]
+}
