@@ -50,7 +50,10 @@ fn summary(status: &Status) -> String {
     }
     match status.stuck.as_slice() {
         [] => "Everything moves.".to_owned(),
-        [only] => only.sentence.to_owned(),
+        [only] => match only.count {
+            Some(count) => format!("{} ({}): {}", only.code.word(), count, only.sentence),
+            None => only.sentence.to_owned(),
+        },
         several => format!(
             "{} kinds of jobs do not move; they are listed below.",
             several.len()
