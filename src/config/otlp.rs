@@ -11,7 +11,7 @@ use super::secret;
 #[derive(Debug, Clone, Args)]
 pub struct OtlpSettings {
     /// OpenTelemetry collector that spans are sent to with OTLP/HTTP, such as
-    /// https://collector.example:4318 (`/v1/traces` is appended); without it, no span is recorded
+    /// `https://collector.example:4318` (`/v1/traces` is appended); without it, no span is recorded
     #[arg(long, env = "DISPATCH_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// Header fields for the collector, such as credentials: name=value[,name=value…], with

@@ -2,7 +2,7 @@
 //! needs Postgres only, with two small pools of its own, one that reads and one that acts, so it
 //! works while every worker and RabbitMQ are down, and takes no connection from a worker.
 //!
-//! [`routes`] is the table of everything that it answers; the router, the OpenAPI document and the
+//! `routes` is the table of everything that it answers; the router, the OpenAPI document and the
 //! tests of permissions are made from it. A change is made by a function of
 //! [`operations`](crate::operations), the same one that the command line calls.
 //!
