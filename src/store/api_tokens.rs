@@ -3,7 +3,7 @@
 use deadpool_postgres::Transaction;
 use schemars::JsonSchema;
 use serde::Serialize;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row;
 
 use super::audit::Role;
@@ -96,6 +96,13 @@ const USED: &str = "
     UPDATE api_tokens SET last_used_at = now()
     WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
 
+/// Tokens that ended before `$1`, at most `$2`.
+const FORGET: &str = "
+    DELETE FROM api_tokens WHERE id = ANY (ARRAY(
+        SELECT id FROM api_tokens WHERE expires_at < $1 OR revoked_at < $1 LIMIT $2))";
+/// How long a token is listed after its end.
+const LISTED_FOR: Duration = Duration::days(90);
+
 /// Creates a token. `None` if one with the name is in use, or if there are [`TOKENS`].
 ///
 /// # Errors
@@ -184,6 +191,17 @@ impl Store {
     /// [`StoreError`].
     pub async fn token_used(&self, id: i64) -> Result<(), StoreError> {
         execute(&self.client().await?, USED, &[&id]).await.map(drop)
+    }
+
+    /// Deletes tokens that ended more than 90 days ago, a bounded number at a time. Returns whether
+    /// there may be more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_tokens(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let before = now - LISTED_FOR;
+        let deleted = execute(&self.client().await?, FORGET, &[&before, &TOKENS]).await?;
+        Ok(i64::try_from(deleted) == Ok(TOKENS))
     }
 
     /// Returns the database's clock.

@@ -4,6 +4,7 @@
 
 use deadpool_postgres::GenericClient;
 use serde_json::Value;
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
 
@@ -38,10 +39,14 @@ const KEEP: &str =
 pub(super) const KEPT: &str = "
     SELECT request, before, after FROM idempotency_keys
     WHERE token = $1 AND key = $2 AND created_at > now() - interval '24 hours'";
-/// At most `$1` keys that are older than a day.
+/// At most `$2` keys that are older than `$1`.
 pub(super) const FORGET: &str = "
-    DELETE FROM idempotency_keys WHERE (token, key) IN (
-        SELECT token, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)";
+    DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2))";
+/// How long an answer is kept.
+const KEEP_FOR: Duration = Duration::hours(24);
+/// Maximum number of answers that one statement deletes.
+const BATCH: i64 = 2_000;
 
 /// Keeps the answer. If another request with the key is being carried out, this waits for it.
 ///
@@ -78,11 +83,14 @@ impl Store {
         }))
     }
 
-    /// Deletes some of the answers that are older than a day, and returns their number.
+    /// Deletes answers that are older than a day, a bounded number at a time. Returns whether there
+    /// may be more.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_answers(&self, limit: i64) -> Result<u64, StoreError> {
-        execute(&self.client().await?, FORGET, &[&limit]).await
+    pub async fn forget_answers(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let before = now - KEEP_FOR;
+        let deleted = execute(&self.client().await?, FORGET, &[&before, &BATCH]).await?;
+        Ok(i64::try_from(deleted) == Ok(BATCH))
     }
 }

@@ -51,6 +51,7 @@ async fn on_both_sides(database: &TestDatabase) {
     for (name, number, hours) in [("old", 1, 1), ("young", 2, -1)] {
         let at = |days: u32| format!("now() - interval '{days} days' - interval '{hours} hours'");
         let (jobs, parked, audit, history) = (at(30), at(180), at(730), at(365));
+        let (day, quarter) = (at(1), at(90));
         let insert = |key: &str, columns: &str, values: String| {
             format!(
                 "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, stage, created_at, due_at, \
@@ -76,6 +77,12 @@ async fn on_both_sides(database: &TestDatabase) {
                  VALUES ('hold', '{name} hold', '', '', {jobs}, NULL), ('hold', '{name} released', '', '', now(), {jobs});
                  INSERT INTO replicas (version, host, pid, alive_until, ended_at, lanes) VALUES ('{name}', '', 1, now(), {jobs}, '{{}}');
                  INSERT INTO audit_log (who, role, action, at) VALUES ('{name}', 'r', 'a', {audit});
+                 INSERT INTO idempotency_keys (token, key, request, before, after, created_at)
+                    VALUES (1, '{name}', sha256('x'), '{{}}', '{{}}', {day});
+                 INSERT INTO api_tokens (name, sha256, role, created_by, expires_at)
+                    VALUES ('{name} over', sha256('{name} over'), 'viewer', 'p', {quarter});
+                 INSERT INTO api_tokens (name, sha256, role, created_by, expires_at, revoked_at)
+                    VALUES ('{name} revoked', sha256('{name} revoked'), 'viewer', 'p', now() + interval '1 day', {quarter});
                  INSERT INTO seen_events (integration_id, event_id, job_id, seen_at)
                     SELECT min(id), '{name}', gen_random_uuid(), {jobs} FROM integrations;
                  INSERT INTO group_history (group_id, field, before, after, job_id, at)
@@ -142,6 +149,11 @@ const LEFT: &[(&str, &[&str])] = &[
             "retention|dead_letter.discard",
             "young|a",
         ],
+    ),
+    ("SELECT key FROM idempotency_keys", &["young"]),
+    (
+        "SELECT name FROM api_tokens ORDER BY 1",
+        &["young over", "young revoked"],
     ),
     ("SELECT event_id FROM seen_events", &["young"]),
     ("SELECT before FROM group_history", &["young"]),
