@@ -8,6 +8,7 @@ use super::error::StoreError;
 use super::handle::Store;
 use super::job_row::state_of;
 use super::sql::{query, query_one};
+use super::ways::open_of_organization;
 use crate::job::JobState;
 
 /// Maximum number of an organization's open jobs that are counted.
@@ -36,25 +37,11 @@ pub(super) const OPEN: &str = "
         (SELECT count(*) FROM (SELECT FROM jobs WHERE state IN ('waiting', 'parked') AND state = 'parked'
             ORDER BY state, id LIMIT $1) counted) AS parked";
 
-/// Walks from producer to producer along `jobs_unfinished`, which has the state.
-pub(super) const OPEN_OF_ORGANIZATION: &str = "
-    WITH RECURSIVE producers AS (
-        (SELECT producer, 1 AS number FROM jobs WHERE finished_at IS NULL AND producer > '' ORDER BY producer LIMIT 1)
-        UNION ALL
-        SELECT next.producer, producers.number + 1 FROM producers CROSS JOIN LATERAL (
-            SELECT producer FROM jobs WHERE finished_at IS NULL AND producer > producers.producer ORDER BY producer LIMIT 1) next
-        WHERE producers.number < 10000
-    )
-    SELECT state, count(*) AS jobs FROM (
-        SELECT state FROM (
-            SELECT open.state FROM producers CROSS JOIN LATERAL (
-                SELECT state FROM jobs WHERE finished_at IS NULL AND producer = producers.producer AND organization = $2
-                ORDER BY producer, organization LIMIT $1) open
-            UNION ALL
-            (SELECT state FROM jobs WHERE finished_at IS NULL AND producer IS NULL AND organization = $2
-            ORDER BY producer, organization LIMIT $1)) open
-        LIMIT $1) counted
-    GROUP BY state";
+pub(super) const OPEN_OF_ORGANIZATION: &str = concat!(
+    "SELECT state, count(*) AS jobs FROM (",
+    open_of_organization!("state"),
+    ") counted GROUP BY state"
+);
 
 impl Store {
     /// Counts the jobs that are not done: all of them, or those of an organization.

@@ -110,24 +110,40 @@ pub(super) const OF_KEY: &str = "
     WHERE keyed.job_id < $1 AND keyed.job_id >= $2
     ORDER BY keyed.job_id DESC LIMIT $3";
 
-/// The open jobs of an organization in no order, at most `$1`: walks from producer to producer
-/// along `jobs_unfinished`.
-pub(super) const OPEN_OF_ORGANIZATION: &str = "
-    WITH RECURSIVE producers AS (
+/// Selects a column of the open jobs of the organization `$2` in no order, at most `$1`: walks from
+/// producer to producer along `jobs_unfinished`.
+macro_rules! open_of_organization {
+    ($column:literal) => {
+        concat!(
+            "WITH RECURSIVE producers AS (
         (SELECT producer, 1 AS number FROM jobs WHERE finished_at IS NULL AND producer > '' ORDER BY producer LIMIT 1)
         UNION ALL
         SELECT next.producer, producers.number + 1 FROM producers CROSS JOIN LATERAL (
             SELECT producer FROM jobs WHERE finished_at IS NULL AND producer > producers.producer ORDER BY producer LIMIT 1) next
         WHERE producers.number < 10000
     )
-    SELECT id FROM (
-        SELECT open.id FROM producers CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE finished_at IS NULL AND producer = producers.producer AND organization = $2
+    SELECT ",
+            $column,
+            " FROM (
+        SELECT open.",
+            $column,
+            " FROM producers CROSS JOIN LATERAL (
+            SELECT ",
+            $column,
+            " FROM jobs WHERE finished_at IS NULL AND producer = producers.producer AND organization = $2
             ORDER BY producer, organization LIMIT $1) open
         UNION ALL
-        (SELECT id FROM jobs WHERE finished_at IS NULL AND producer IS NULL AND organization = $2
+        (SELECT ",
+            $column,
+            " FROM jobs WHERE finished_at IS NULL AND producer IS NULL AND organization = $2
         ORDER BY producer, organization LIMIT $1)) open
-    LIMIT $1";
+    LIMIT $1"
+        )
+    };
+}
+pub(super) use open_of_organization;
+
+pub(super) const OPEN_OF_ORGANIZATION: &str = open_of_organization!("id");
 
 /// The jobs that changed a work item, or a group that is linked to it, at most `$1`: the newest
 /// changes of each group, and the effects on the work item.
