@@ -160,7 +160,9 @@ async fn served(
     let used = console.parts.acts.clone();
     let answered = handler(call).await.map_err(refused(Some(&who)));
     // A missing time of the last use is no reason to refuse an answer.
-    drop(used.token_used(who.token.id).await);
+    if !who.token.was_used_lately {
+        drop(used.token_used(who.token.id).await);
+    }
     let mut response = answered?;
     answer::set(
         &mut response,

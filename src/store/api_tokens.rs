@@ -43,6 +43,9 @@ pub struct ApiToken {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>")]
     pub last_used_at: Option<OffsetDateTime>,
+    /// Whether its last use was recorded within a minute.
+    #[serde(skip)]
+    pub was_used_lately: bool,
     /// Whether it is neither revoked nor over, by the database's clock.
     pub is_valid: bool,
 }
@@ -67,6 +70,7 @@ pub struct NewApiToken {
 macro_rules! columns {
     () => {
         "id, name, role, source, organizations, created_by, created_at, expires_at, revoked_at, last_used_at,
+        coalesce(last_used_at > now() - interval '1 minute', false) AS was_used_lately,
         revoked_at IS NULL AND expires_at > now() AS is_valid"
     };
 }
@@ -228,6 +232,7 @@ fn token(row: &Row) -> Result<ApiToken, StoreError> {
         expires_at: row.try_get("expires_at")?,
         revoked_at: row.try_get("revoked_at")?,
         last_used_at: row.try_get("last_used_at")?,
+        was_used_lately: row.try_get("was_used_lately")?,
         is_valid: row.try_get("is_valid")?,
     })
 }
