@@ -215,7 +215,7 @@ fn paused(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         .as_ref()
         .map_or_else(String::new, |pause| pause_of(pause, at));
     format!(
-        "Ready at {stage}, due at {}, for {}; but {pause}, so no worker starts the stage before. `dispatch resume` ends the pause          now.{}",
+        "Ready at {stage}, due at {}, for {}; but {pause}, so no worker starts the stage before. `dispatch resume` ends the pause now.{}",
         at.time(row.due_at),
         attempt(row, facts),
         overdue(row, at)

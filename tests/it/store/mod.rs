@@ -13,3 +13,4 @@ mod proportion;
 mod replicas;
 mod roles;
 mod sealed_headers;
+mod standing;

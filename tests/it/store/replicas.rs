@@ -15,7 +15,7 @@ use crate::support::{TestDatabase, TestWorld, WorkerOptions, wait_for};
 const SOON: Duration = Duration::from_secs(30);
 
 /// Begins an incarnation with a session of its own, which ends when the heartbeat is dropped.
-async fn begun(
+pub(super) async fn begun(
     database: &TestDatabase,
     connections: &mut JoinSet<Result<(), tokio_postgres::Error>>,
 ) -> Heartbeat {
