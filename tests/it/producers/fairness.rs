@@ -1,6 +1,6 @@
 //! Fairness: the backlog of one tenant does not delay another.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dispatch_worker::job::JobState;
 use dispatch_worker::tracker::TrackerDocument;
@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::support::{TestWorld, WorkerOptions, acme, intake};
 
 const BACKLOG: usize = 5_000;
-const DONE_WITHIN: Duration = Duration::from_secs(2);
+/// How much of the backlog may be done before the single job, which is published while it is worked
+/// off: a count, since a time would measure the machine.
+const AT_MOST_BEFORE: usize = BACKLOG / 5;
 
 /// Returns a job without effects.
 fn job(organization: &str, key: &str) -> Value {
@@ -29,8 +31,7 @@ fn other(document: TrackerDocument) -> TrackerDocument {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_single_job_succeeds_within_two_seconds_behind_another_organization_s_backlog_of_five_thousand()
- {
+async fn a_single_job_succeeds_before_a_fifth_of_another_organization_s_backlog_of_five_thousand() {
     let world = TestWorld::acme_alone().await;
     world
         .import(&other(acme::document(&world.simulator().await.url)))
@@ -47,28 +48,27 @@ async fn a_single_job_succeeds_within_two_seconds_behind_another_organization_s_
     }
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
-    let before = done(&world).await;
-    let published = Instant::now();
+    let before = done(&world, "now()").await;
     world.publish_job(&job("globex", "single")).await;
     world
         .wait_job_state("single", JobState::Succeeded, Duration::from_secs(60))
         .await;
-    let took = published.elapsed();
-    let left = BACKLOG - done(&world).await;
-    eprintln!(
-        "the single job took {took:?}; {before} of the other organization's jobs were done before, {left} are left"
-    );
+    let end = "(SELECT finished_at FROM jobs WHERE dedupe_key = 'single')";
+    let overtaken = done(&world, end).await - before;
+    eprintln!("{before} jobs of the other organization were done before, {overtaken} meanwhile");
     assert!(
-        left > BACKLOG / 2,
-        "the backlog was gone before the single job was done: {left} left"
+        overtaken <= AT_MOST_BEFORE,
+        "{overtaken} of the other organization's jobs were done before the single one"
     );
-    assert!(took <= DONE_WITHIN, "{took:?}");
 }
 
-async fn done(world: &TestWorld) -> usize {
+/// Returns how many jobs of the backlog were done at this time, an SQL expression.
+async fn done(world: &TestWorld, at: &str) -> usize {
     world
         .database
-        .one("SELECT count(*) FROM jobs WHERE state = 'succeeded'")
+        .one(&format!(
+            "SELECT count(*) FROM jobs WHERE organization = 'acme' AND finished_at <= {at}"
+        ))
         .await
         .parse()
         .expect("a number")

@@ -3,7 +3,7 @@
 //! itself unless it has a limit of its own.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dispatch_worker::broker::{KEY_CANCEL, KEY_CONFIGURE, Outgoing, Publisher};
 use dispatch_worker::devkit::servers::PRODUCER_RIGHTS;
@@ -20,11 +20,14 @@ use crate::support::{TestWorld, WorkerOptions, acme, intake, wait_for};
 /// The source of the misbehaving producer, whose organization is `initech`.
 const MALLORY: &str = "mallory";
 /// Jobs of the well-behaved producer in each phase, for `acme` and `globex` in turn.
-const JOBS: usize = 120;
+const JOBS: usize = 60;
+/// Pairs of phases, one without and one with misbehaviour. The median of their ratios counts, so
+/// that what else the machine does for a while decides nothing.
+const ROUNDS: usize = 3;
 const EVERY: Duration = Duration::from_millis(100);
 /// The latency of each call to Azure DevOps, similar to the real one.
 const CALL_MILLIS: u64 = 40;
-/// The goal: p99 during the misbehaviour, divided by p99 without it.
+/// The goal: p99 during the misbehaviour, divided by p99 without it just before.
 const AT_MOST: f64 = 1.5;
 /// The interval at which one bad message of each kind is published.
 const BAD_EVERY: Duration = Duration::from_millis(400);
@@ -128,7 +131,7 @@ fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
         },
         control(
             KEY_CANCEL,
-            json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": format!("misbehaved-{round}")}),
+            json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": format!("misbehaved-0-{round}")}),
         ),
         control(
             KEY_CONFIGURE,
@@ -146,14 +149,11 @@ fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
     ]
 }
 
-/// Publishes bad messages until it is dropped.
-async fn misbehave(url: &SecretString, victim: JobId) {
-    let publisher = Publisher::connect(url)
-        .await
-        .expect("RabbitMQ accepts the producer");
+/// Publishes bad messages until it is dropped. The kinds' keys begin with number `first`.
+async fn misbehave(publisher: &Publisher, victim: JobId, first: usize) {
     let mut ticks = tokio::time::interval(BAD_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for round in 0.. {
+    for round in first.. {
         ticks.tick().await;
         let taken = publisher.publish_all(&bad_round(round, victim)).await;
         assert!(
@@ -200,28 +200,29 @@ async fn a_producer_that_misbehaves_raises_the_p99_of_others_by_at_most_half() {
     worker.ready().await;
     drop(well_behaved(&world, "warming").await);
 
-    let mut alone = well_behaved(&world, "alone").await;
     let victim = world
-        .job_by_key("alone-0")
+        .job_by_key("warming-0")
         .await
         .expect("the job exists")
         .id;
-    let began = Instant::now();
-    let mut beside = tokio::select! {
-        beside = well_behaved(&world, "misbehaved") => beside,
-        () = misbehave(&url, victim) => unreachable!("it never returns"),
-    };
-    let (alone, beside) = (p99(&mut alone), p99(&mut beside));
-    eprintln!(
-        "p99 alone {alone:.3} s, beside the misbehaviour {beside:.3} s, in {:?}: {:.2} times",
-        began.elapsed(),
-        beside / alone
-    );
+    let mallory = Publisher::connect(&url)
+        .await
+        .expect("RabbitMQ accepts the producer");
+    let mut ratios = Vec::new();
+    for round in 0..ROUNDS {
+        let mut alone = well_behaved(&world, &format!("alone-{round}")).await;
+        let phase = format!("misbehaved-{round}");
+        let mut beside = tokio::select! {
+            beside = well_behaved(&world, &phase) => beside,
+            () = misbehave(&mallory, victim, round * JOBS) => unreachable!("it never returns"),
+        };
+        let (alone, beside) = (p99(&mut alone), p99(&mut beside));
+        eprintln!("round {round}: p99 alone {alone:.3} s, beside the misbehaviour {beside:.3} s");
+        ratios.push(beside / alone);
+    }
     quotas_bound_what_is_stored(&world, &user).await;
-    assert!(
-        beside / alone <= AT_MOST,
-        "p99 {beside:.3} s beside, {alone:.3} s alone"
-    );
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[ROUNDS / 2] <= AT_MOST, "times as long: {ratios:?}");
 }
 
 async fn quotas_bound_what_is_stored(world: &TestWorld, user: &str) {
