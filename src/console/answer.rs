@@ -1,6 +1,6 @@
 //! Answers of the console, and the headers that each of them has.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY,
     RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -10,6 +10,7 @@ use axum::response::Response;
 use maud::Markup;
 use serde::Serialize;
 
+use super::live::{PageText, tag};
 use super::problem::Problem;
 
 /// Nothing but files and requests of the console itself; no script in a page's text.
@@ -35,24 +36,43 @@ pub(super) fn json_tagged(value: &impl Serialize, tag: &str) -> Result<Response,
     Ok(response)
 }
 
-/// Returns a page.
+/// Returns a page. One with parts has an entity tag, see `live`.
 pub(super) fn page(markup: Markup) -> Response {
-    of(
-        "text/html; charset=utf-8",
-        markup.into_string().into_bytes(),
-    )
+    text_page(markup.into_string())
+}
+
+/// Returns a page whose text is there already.
+pub(super) fn text_page(text: String) -> Response {
+    let tag = tag(&text);
+    let text = Bytes::from(text);
+    let mut response = of("text/html; charset=utf-8", text.clone());
+    if let Some(tag) = tag {
+        set(&mut response, ETAG, &tag);
+    }
+    response.extensions_mut().insert(PageText(text));
+    response
+}
+
+/// Returns that a page is as the reader knows it.
+pub(super) fn not_modified(response: &Response) -> Response {
+    let mut unchanged = Response::new(Body::empty());
+    *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+    if let Some(tag) = response.headers().get(ETAG) {
+        unchanged.headers_mut().insert(ETAG, tag.clone());
+    }
+    unchanged
 }
 
 /// Returns a file that belongs to the program.
 pub(super) fn file(media_type: &'static str, text: &'static str) -> Response {
-    of(media_type, text.as_bytes().to_vec())
+    of(media_type, text.as_bytes())
 }
 
 /// Sends the browser to another page (303, so that it reads that page).
 pub(super) fn see_other(path: &str) -> Response {
     let mut response = of(
         "text/plain; charset=utf-8",
-        b"see the other page\n".to_vec(),
+        b"see the other page\n".as_slice(),
     );
     *response.status_mut() = StatusCode::SEE_OTHER;
     set(&mut response, LOCATION, path);
@@ -85,8 +105,8 @@ pub(super) fn set(response: &mut Response, name: HeaderName, value: &str) {
     }
 }
 
-fn of(media_type: &'static str, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn of(media_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(body.into()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response

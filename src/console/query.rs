@@ -18,6 +18,25 @@ pub(super) fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     form(query.as_bytes()).map_err(Problem::invalid_filter)
 }
 
+/// The parameter of every page that makes a browser load it again after so many seconds.
+const REFRESH: &str = "refresh=";
+
+/// Returns after how many seconds a page is to be loaded again, if its query asks for it.
+pub(super) fn refresh(query: &str) -> Option<u64> {
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix(REFRESH));
+    let seconds = asked?.parse().ok()?;
+    (5..=3600).contains(&seconds).then_some(seconds)
+}
+
+/// Returns a query without the parameter of [`refresh`].
+pub(super) fn without_refresh(query: &str) -> String {
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.starts_with(REFRESH))
+        .collect();
+    kept.join("&")
+}
+
 /// Parses the text of a form, or of a query.
 ///
 /// # Errors

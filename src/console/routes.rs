@@ -8,7 +8,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::call::Call;
 use super::problem::Problem;
-use super::{api, pages};
+use super::{api, live, pages};
 use crate::store::{Action, Role};
 
 /// Who may use a route.
@@ -199,6 +199,7 @@ static ROUTES: &[&[Route]] = &[
     api::campaigns::ROUTES,
     api::controls::ROUTES,
     api::account::ROUTES,
+    live::ROUTES,
     pages::ROUTES,
 ];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, ORIGIN, REFRESH, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, Method, Request};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, on};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::auth::{SIGN_IN, SignInForm, SignedIn, recognise, sign_in, sign_in_page, sign_out};
 use super::call::Call;
+use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
@@ -72,12 +73,40 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
               Path(path): Path<HashMap<String, String>>,
               request: Request<Body>| async move {
             let id = Uuid::now_v7();
+            let is_read = reader == Reader::Person && route.method == Method::GET;
+            let (asked, headers) = (request.uri().to_string(), request.headers().clone());
             match served(&console, route, reader, id, path, request).await {
+                Ok(response) if is_read => read(&console, &headers, &asked, response),
                 Ok(response) => response,
+                Err(refused) if is_read && refused.problem.code == "postgres_away" => {
+                    let key = snapshot_key(&console, &headers, &asked);
+                    let kept = key.and_then(|key| console.snapshots.show(&key, &refused.problem));
+                    kept.unwrap_or_else(|| refused.response(reader, id))
+                }
                 Err(refused) => refused.response(reader, id),
             }
         },
     )
+}
+
+/// Finishes the answer to a person who reads a page: keeps it for a time without Postgres, lets the
+/// browser load it again if the address asks for that, and leaves it out if the reader has it.
+fn read(console: &Console, headers: &HeaderMap, asked: &str, mut response: Response) -> Response {
+    let text = response.extensions().get::<PageText>().cloned();
+    let (Some(PageText(text)), Some(tag)) = (text, response.headers().get(ETAG)) else {
+        return response;
+    };
+    if let Some(key) = snapshot_key(console, headers, asked) {
+        console.snapshots.keep(key, text);
+    }
+    if headers.get(IF_NONE_MATCH) == Some(tag) {
+        return answer::not_modified(&response);
+    }
+    let query = asked.split_once('?').map_or("", |(_, query)| query);
+    if let Some(seconds) = query::refresh(query) {
+        answer::set(&mut response, REFRESH, &seconds.to_string());
+    }
+    response
 }
 
 /// A problem, with what its page needs.
@@ -146,7 +175,7 @@ async fn served(
         id,
         path,
         asked: parts.uri.path().to_owned(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
+        query: query::without_refresh(parts.uri.query().unwrap_or_default()),
         headers: parts.headers.clone(),
         body,
         is_form,
@@ -179,7 +208,7 @@ async fn served(
 }
 
 /// Returns who asks, if the route permits it.
-fn permitted(route: &Route, who: Option<SignedIn>) -> Result<SignedIn, Problem> {
+pub(super) fn permitted(route: &Route, who: Option<SignedIn>) -> Result<SignedIn, Problem> {
     let who = who.ok_or_else(|| Problem::unauthorized("expected a token, got none"))?;
     if !route.permits(who.token.role) {
         return Err(Problem::forbidden(format!(

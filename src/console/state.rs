@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::auth::{Rates, Refusals};
+use super::live::{Snapshots, Streams};
 use crate::ops::HostNames;
 use crate::secrets::Keyring;
 use crate::store::Store;
@@ -27,6 +28,8 @@ pub struct Console {
     pub(super) parts: ConsoleParts,
     pub(super) refusals: Refusals,
     pub(super) rates: Rates,
+    pub(super) streams: Streams,
+    pub(super) snapshots: Snapshots,
 }
 
 impl Console {
@@ -37,6 +40,8 @@ impl Console {
             parts,
             refusals: Refusals::default(),
             rates: Rates::default(),
+            streams: Streams::default(),
+            snapshots: Snapshots::default(),
         })
     }
 }

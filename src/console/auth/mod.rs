@@ -61,7 +61,7 @@ pub(super) async fn recognise(
         let token = token.ok_or_else(|| console.refusals.refused("the header Authorization"))?;
         return by_token(console, token).await.map(Some);
     }
-    let Some(session) = cookie(console, headers) else {
+    let Some(session) = session_of(console, headers) else {
         return Ok(None);
     };
     let token = console.parts.reads.token(session.token).await?;
@@ -96,7 +96,7 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// Returns the session of a request's cookie, if it is valid.
-fn cookie(console: &Console, headers: &HeaderMap) -> Option<Session> {
+pub(super) fn session_of(console: &Console, headers: &HeaderMap) -> Option<Session> {
     let name = session::cookie_name(console.parts.is_behind_proxy);
     let cookies = headers.get_all(COOKIE_HEADER).iter();
     cookies

@@ -1,9 +1,12 @@
 //! What every page has around its content.
 
+use std::cell::Cell;
+
 use maud::{DOCTYPE, Markup, html};
 use uuid::Uuid;
 
 use crate::console::auth::SignedIn;
+use crate::console::live;
 
 /// The pages of the navigation: path, name, and the key that follows `g`.
 const NAVIGATION: &[(&str, &str, char)] = &[
@@ -16,27 +19,46 @@ const NAVIGATION: &[(&str, &str, char)] = &[
     ("/audit", "Audit", 'a'),
 ];
 
+/// The keys of every page; those of the navigation follow `g`.
+const KEYS: [(&str, &str); 10] = [
+    ("/", "Search"),
+    ("j k", "Next row, previous row"),
+    ("Enter", "Open the row"),
+    ("x", "Select the row"),
+    ("r", "Retry the job"),
+    ("[ ]", "Newer page, older page"),
+    (".", "Live on or off"),
+    ("t", "Local times or UTC"),
+    ("?", "These keys"),
+    ("Esc", "Close"),
+];
+
 /// The frame of a person's pages.
 pub(in crate::console) struct Frame<'a> {
     who: &'a SignedIn,
+    /// Names this rendering in the keys of its forms.
+    render: String,
+    forms: Cell<u32>,
 }
 
 impl<'a> Frame<'a> {
     /// Creates the frame for a person.
-    pub(in crate::console) const fn of(who: &'a SignedIn) -> Self {
-        Self { who }
+    pub(in crate::console) fn of(who: &'a SignedIn) -> Self {
+        Self {
+            who,
+            render: Uuid::now_v7().simple().to_string(),
+            forms: Cell::new(0),
+        }
     }
 
     /// Returns a page with the title.
     pub(in crate::console) fn page(&self, title: &str, content: &Markup) -> Markup {
         let token = &self.who.token;
         let form_token = self.form_token();
-        document(
-            title,
-            &html! {
+        let body = html! {
                 header.top {
                     a.skip href="#main" { "Skip to the content" }
-                    nav aria-label="Pages" {
+                    nav data-part="nav" aria-label="Pages" {
                         @for (path, name, key) in NAVIGATION {
                             a href=(path) data-go=(key) { (name) }
                         }
@@ -51,17 +73,22 @@ impl<'a> Frame<'a> {
                     }
                 }
                 main #main { (content) }
-            },
-        )
+                (live::as_of())
+                (keys())
+        };
+        let versions = live::versions(&body.0, &self.render);
+        document(title, &versions, &body)
     }
 
     /// Returns a form that changes something, with its own fields and the reason.
     pub(super) fn form(&self, action: &str, title: &str, fields: &Markup) -> Markup {
-        let id = format!("reason-{}", Uuid::now_v7().simple());
+        self.forms.set(self.forms.get() + 1);
+        let key = format!("{}-{}", self.render, self.forms.get());
+        let id = format!("reason-{}", self.forms.get());
         html! {
             form method="post" action=(action) {
                 input type="hidden" name="form_token" value=(self.form_token());
-                input type="hidden" name="key" value=(Uuid::now_v7());
+                input type="hidden" name="key" value=(key);
                 (fields)
                 label for=(id) { "Reason, for the audit log" }
                 input id=(id) name="reason" required maxlength="500" autocomplete="off";
@@ -81,10 +108,10 @@ impl<'a> Frame<'a> {
 
 /// Returns a page for somebody who has not signed in.
 pub(in crate::console) fn bare(title: &str, content: &Markup) -> Markup {
-    document(title, &html! { main #main.narrow { (content) } })
+    document(title, "", &html! { main #main.narrow { (content) } })
 }
 
-fn document(title: &str, body: &Markup) -> Markup {
+fn document(title: &str, versions: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -97,7 +124,22 @@ fn document(title: &str, body: &Markup) -> Markup {
                 link rel="stylesheet" href="/assets/console.css";
                 script src="/assets/console.js" defer {}
             }
-            body { (body) }
+            body data-versions=(versions) { (body) }
+        }
+    }
+}
+
+/// What the keys do, shown by the script.
+fn keys() -> Markup {
+    html! {
+        p #live .hint role="status" {}
+        dialog #keys aria-label="Keys" {
+            dl.facts {
+                @for (key, does) in KEYS { dt { kbd { (key) } } dd { (does) } }
+                @for (_, name, key) in NAVIGATION { dt { kbd { "g " (key) } } dd { (name) } }
+            }
+            label { input type="checkbox" checked; " Keys are on" }
+            form method="dialog" { button { "Close" } }
         }
     }
 }

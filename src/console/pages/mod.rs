@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::routes::Route;
 
 pub(super) use frame::{Frame, bare};
+pub(super) use words::exact_time;
 
 /// The files that pages refer to: path, media type, text.
 pub(super) const FILES: [(&str, &str, &str); 3] = [

@@ -26,6 +26,17 @@ pub(super) fn time(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
     html! { time datetime=(exact) title=(exact) { (relative(at - now)) } }
 }
 
+/// Returns a time of day, UTC, which the script turns into the reader's own zone.
+pub(in crate::console) fn exact_time(at: OffsetDateTime) -> Markup {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let exact = at.format(&Rfc3339).unwrap_or_default();
+    html! {
+        time datetime=(exact) title=(exact) {
+            (format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second()))
+        }
+    }
+}
+
 /// Returns how long ago or in how long.
 fn relative(from_now: Duration) -> String {
     let seconds = from_now.whole_seconds();
