@@ -12,6 +12,7 @@ use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::holds::{self, StoredHolds};
 use crate::message::SCHEMA;
+use crate::pipelines::dispatch::configuration_link::ConfigurationLinks;
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
@@ -61,6 +62,7 @@ pub(super) fn assemble(
         &settings.providers,
     )?;
     let services = Arc::new(Services {
+        links: ConfigurationLinks::new(Arc::clone(&keyring), settings.console_url.clone()),
         sealed: SealedTracker::new(tracker.clone(), Arc::clone(&keyring)),
         tracker,
         providers,
@@ -140,6 +142,7 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     // A command waits for its own work, so the tracker of spawned work is not awaited.
     let tracker = Tracker::new(pool);
     Ok(Services {
+        links: ConfigurationLinks::new(Arc::clone(&keyring), None),
         sealed: SealedTracker::new(tracker.clone(), keyring),
         tracker,
         providers,

@@ -150,6 +150,10 @@ pub struct WorkerSettings {
     /// accepts, for a proxy in front of it
     #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
     pub ops_hosts: Vec<String>,
+    /// Address of the console as people reach it, for example https://dispatch.example; a job that
+    /// waits for an account is then announced with a link to a page
+    #[arg(long, env = "DISPATCH_CONSOLE_URL", value_parser = console_url, value_name = "URL")]
+    pub console_url: Option<String>,
     /// Concurrency limit of the lane `dispatch`, in jobs
     #[arg(long, env = "DISPATCH_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub concurrency: u16,
@@ -375,6 +379,23 @@ pub enum LogFormat {
 
 fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(SecretString::from(text.to_owned()))
+}
+
+/// Returns the address of a console without a path: https, or http on this machine.
+fn console_url(text: &str) -> Result<String, &'static str> {
+    let url = reqwest::Url::parse(text).ok();
+    let is_local =
+        |url: &reqwest::Url| matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+    let is_plain = |url: &reqwest::Url| {
+        url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+    };
+    url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_local(url)))
+        .filter(is_plain)
+        .map(|url| url.as_str().trim_end_matches('/').to_owned())
+        .ok_or("expected an https URL without path, or http on this machine; use https://dispatch.example for example")
 }
 
 fn host_name(text: &str) -> Result<String, &'static str> {

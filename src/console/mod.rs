@@ -13,6 +13,7 @@ mod answer;
 mod api;
 mod auth;
 mod call;
+mod choose;
 mod live;
 mod openapi;
 mod pages;

@@ -20,7 +20,8 @@ use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
-use super::{answer, pages, query};
+use super::{answer, choose, pages, query};
+use crate::pipelines::dispatch::configuration_link;
 use crate::store::Role;
 
 /// The most bytes in the body of a request.
@@ -41,7 +42,11 @@ enum Reader {
 pub fn router(console: Arc<Console>) -> Router {
     let mut router = Router::new()
         .route(SIGN_IN, get(show_sign_in).post(post_sign_in))
-        .route("/sign-out", axum::routing::post(post_sign_out));
+        .route("/sign-out", axum::routing::post(post_sign_out))
+        .route(
+            &format!("{}{{token}}", configuration_link::PATH),
+            get(choose::show).post(choose::choose),
+        );
     for (path, media_type, text) in pages::FILES {
         router = router.route(
             path,
@@ -232,7 +237,7 @@ pub(super) fn permitted(route: &Route, who: Option<SignedIn>) -> Result<SignedIn
     Ok(who)
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read_body(body: Body) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await;
     match read {
         Ok(Ok(body)) => Ok(body),
@@ -290,7 +295,7 @@ fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
 /// Returns whether a browser made the request on a page of this server. Browsers state it in
 /// `Sec-Fetch-Site` where they trust the connection; elsewhere in `Origin`, which is `null` for
 /// pages without a referrer.
-fn is_own_origin(headers: &HeaderMap) -> bool {
+pub(super) fn is_own_origin(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
         return site == "same-origin";

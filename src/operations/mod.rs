@@ -10,6 +10,7 @@
 mod abort_campaign;
 mod cancel;
 mod cancel_many;
+mod choose_account;
 mod configure;
 mod create_token;
 mod diff;
@@ -62,6 +63,7 @@ mod within_input;
 pub use abort_campaign::abort_campaign;
 pub use cancel::cancel;
 pub use cancel_many::{CancelledMany, cancel_many};
+pub use choose_account::{Offer, choose_account, offer};
 pub use configure::configure;
 pub use create_token::{TokenSettings, create_token, token_digest};
 pub use diff::PathChange;

@@ -1,5 +1,6 @@
 //! The services that stages use.
 
+use super::dispatch::configuration_link::ConfigurationLinks;
 use crate::engine::Spawn;
 use crate::providers::Providers;
 use crate::tracker::{SealedTracker, Tracker};
@@ -13,6 +14,8 @@ pub struct Services {
     pub sealed: SealedTracker,
     /// Azure DevOps, Microsoft Entra and the channels of messages.
     pub providers: Providers,
+    /// Links to the page on which a person chooses an account.
+    pub links: ConfigurationLinks,
     /// Spawns work that must finish even if the stage that started it is dropped.
     pub spawn: Spawn,
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::dispatch::configuration_link::ConfigurationLinks;
 use super::{Dispatch, Services, registry};
 use crate::engine::{
     Checkpoint, Context, ErasedOutcome, ErasedPrepared, Kept, Outputs, Partial, Then,
@@ -30,6 +31,7 @@ fn services() -> Services {
     let spawn = Arc::new(|name, _| panic!("{name} is started"));
     let tracker = Tracker::new(pool);
     Services {
+        links: ConfigurationLinks::new(Arc::clone(&keyring), None),
         sealed: SealedTracker::new(tracker.clone(), keyring),
         tracker,
         providers,

@@ -105,7 +105,7 @@ pub(in crate::console) fn sign_out(console: &Console) -> Response {
 fn local(path: &str) -> &str {
     let is_local = path.starts_with('/')
         && !path.starts_with("//")
-        && !path.contains(['\\', '\r', '\n'])
+        && !path.contains(|c: char| c == '\\' || c.is_control())
         && !path.starts_with(SIGN_IN);
     if is_local { path } else { "/" }
 }
@@ -123,6 +123,7 @@ mod tests {
             "https://evil.example",
             "/\\evil",
             "/a\r\nx: y",
+            "/\t/evil.example",
             "/sign-in?next=/",
         ] {
             assert_eq!(local(wrong), "/", "{wrong}");

@@ -1,6 +1,7 @@
 //! The pipeline `dispatch`: processes one incoming request in stages, one file for each.
 
 pub mod check_account;
+pub mod configuration_link;
 mod event_resource;
 pub mod fetch_states;
 pub mod get_accounts;

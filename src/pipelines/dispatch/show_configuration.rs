@@ -53,7 +53,10 @@ pub struct Configuration {
     pub fields: Vec<Field>,
     /// What to do, in a sentence or two.
     pub help: String,
-    /// The template as a small HTML form.
+    /// The page of the console on which a person chooses, if its address is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// The template as a small HTML form, or with a link to the page.
     pub html: String,
 }
 
@@ -80,7 +83,8 @@ impl Stage for ShowConfiguration {
         let states = cx.maybe_output::<FetchStates>()?;
         let accounts = cx.maybe_output::<GetAccounts>()?;
         let reason = reason(&checked, states.as_ref(), accounts.as_ref());
-        let configuration = configuration(reason, accounts, cx.job.id);
+        let link = cx.services.links.of(cx.job.into());
+        let configuration = configuration(reason, accounts, cx.job.id, link);
         let clicked = cx.payload::<Request>()?.interaction.is_some();
         let children = if clicked {
             vec![question(&configuration, cx.job.id).child()]
@@ -140,7 +144,12 @@ fn reason(
     }
 }
 
-fn configuration(reason: Reason, accounts: Option<Accounts>, job: JobId) -> Configuration {
+fn configuration(
+    reason: Reason,
+    accounts: Option<Accounts>,
+    job: JobId,
+    link: Option<String>,
+) -> Configuration {
     let no_accounts = accounts
         .as_ref()
         .is_some_and(|known| known.accounts.is_empty());
@@ -150,19 +159,24 @@ fn configuration(reason: Reason, accounts: Option<Accounts>, job: JobId) -> Conf
         label: "Azure DevOps account".to_owned(),
         required: true,
     }];
-    let help = help(reason, no_accounts, job);
-    let html = form(&choices, &fields, &help, job).into_string();
+    let help = help(reason, no_accounts, job, link.as_deref());
+    let html = match &link {
+        Some(link) => html! { p { (help) } a href=(link) { "Choose the account" } },
+        None => form(&choices, &fields, &help, job),
+    };
+    let html = html.into_string();
     Configuration {
         reason,
         no_accounts,
         choices,
         fields,
         help,
+        link,
         html,
     }
 }
 
-fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
+fn help(reason: Reason, no_accounts: bool, job: JobId, link: Option<&str>) -> String {
     let why = match reason {
         Reason::NoAccount => "The request names no Azure DevOps account.",
         Reason::UnknownAccount => {
@@ -184,8 +198,9 @@ fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
     } else {
         "To go on,"
     };
+    let page = link.map_or_else(String::new, |link| format!(" open {link},"));
     format!(
-        "{why} {how} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
+        "{why} {how}{page} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
     )
 }
 
@@ -289,11 +304,11 @@ mod tests {
     #[test]
     fn an_unknown_list_of_accounts_is_not_taken_for_an_empty_one() {
         let job = JobId::fresh();
-        let unknown = configuration(Reason::NoAccount, None, job);
+        let unknown = configuration(Reason::NoAccount, None, job, None);
         assert!(
             !unknown.no_accounts && unknown.choices.is_empty() && unknown.html.contains("<input")
         );
-        let empty = configuration(Reason::NoAccounts, Some(accounts(&[])), job);
+        let empty = configuration(Reason::NoAccounts, Some(accounts(&[])), job, None);
         assert!(empty.no_accounts && empty.help.contains("access to an account"));
     }
 
@@ -303,6 +318,7 @@ mod tests {
             Reason::NoAccount,
             Some(accounts(&["<script>\"&"])),
             JobId::fresh(),
+            None,
         )
         .html;
         assert!(!html.contains("<script>"), "{html}");
@@ -310,6 +326,19 @@ mod tests {
             html.contains(r#"value="&lt;script&gt;&quot;&amp;-id""#),
             "{html}"
         );
+    }
+
+    #[test]
+    fn with_a_link_the_template_leads_to_the_page() {
+        let link = "https://dispatch.example/configure/t".to_owned();
+        let made = configuration(Reason::NoAccount, None, JobId::fresh(), Some(link.clone()));
+        assert!(
+            made.help.contains(&format!("open {link},")),
+            "{}",
+            made.help
+        );
+        assert!(made.html.contains(&format!("<a href=\"{link}\">")));
+        assert!(!made.html.contains("<form"), "{}", made.html);
     }
 
     #[test]
