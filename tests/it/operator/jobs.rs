@@ -160,22 +160,7 @@ async fn a_retry_continues_a_parked_job_and_repeats_no_finished_stage() {
             .contains("there is no destination `new`"),
         "{why}"
     );
-    let config = json!({"url": format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED)})
-        .to_string();
-    let named = [
-        "destinations",
-        "register",
-        "--organization",
-        "acme",
-        "--name",
-        "new",
-        "--kind",
-        "webhook",
-        "--yes",
-    ];
-    let register =
-        world.dispatch(&[&named[..], &["--config", &config, "--secret-file", "-"]].concat());
-    register.stdin(acme::WEBHOOK_SECRET).done().await;
+    world.register_new().await;
     let retried = on(
         &world,
         "retry",

@@ -176,6 +176,28 @@ impl Browser {
         .await;
     }
 
+    /// Presses keys one after the other, in the element that has the focus. `\u{e007}` is Enter
+    /// (WebDriver, 17.4.2).
+    pub(crate) async fn press(&self, keys: &str) {
+        let presses: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key})))
+            .collect();
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": presses});
+        self.post("/actions", json!({"actions": [keyboard]})).await;
+    }
+
+    /// Opens another tab, and returns it and the present one. Calls go to the one last shown.
+    pub(crate) async fn new_tab(&self) -> String {
+        let tab = self.post("/window/new", json!({"type": "tab"})).await;
+        tab["handle"].as_str().expect("a handle").to_owned()
+    }
+
+    /// Shows a tab.
+    pub(crate) async fn show_tab(&self, handle: &str) {
+        self.post("/window", json!({"handle": handle})).await;
+    }
+
     /// Returns what the page shows, as a PNG image.
     pub(crate) async fn screenshot(&self) -> Vec<u8> {
         let answer = self.http.get(format!("{}/screenshot", self.session)).send();

@@ -22,6 +22,7 @@ pub(crate) mod gate;
 mod letters;
 mod listener;
 mod logs;
+mod lost;
 mod proxy;
 mod recorder;
 mod servers;

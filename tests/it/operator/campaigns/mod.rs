@@ -68,14 +68,6 @@ async fn step_all(store: &Store) -> u64 {
     steps
 }
 
-/// Publishes a job that parks because its destination does not exist.
-async fn publish_lost(world: &TestWorld, key: &str) {
-    let mut message = acme::job(key, &Value::Null);
-    (message["events"], message["notify"]) = (json!([]), json!(["new"]));
-    world.publish_job(&message).await;
-    world.wait_job_state(key, JobState::Parked, SOON).await;
-}
-
 async fn group(world: &TestWorld) -> String {
     world
         .database
@@ -83,38 +75,12 @@ async fn group(world: &TestWorld) -> String {
         .await
 }
 
-async fn register_new(world: &TestWorld) {
-    let url = format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED);
-    let config = json!({"url": url, "honours_webhook_id": true}).to_string();
-    let line = [
-        "destinations",
-        "register",
-        "--organization",
-        "acme",
-        "--name",
-        "new",
-        "--kind",
-        "webhook",
-        "--config",
-        &config,
-        "--secret-file",
-        "-",
-        "--yes",
-    ];
-    let said = world
-        .dispatch(&line)
-        .stdin(acme::WEBHOOK_SECRET)
-        .said()
-        .await;
-    assert_eq!(said.code, Some(0), "{said:?}");
-}
-
 #[tokio::test]
 async fn a_group_that_fails_again_stops_its_campaign_and_is_green_in_waves_after_the_repair() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     for n in 0..JOBS {
-        publish_lost(&world, &format!("lost-{n}")).await;
+        world.publish_lost(&format!("lost-{n}")).await;
     }
     let group = group(&world).await;
     let options = ["--action", "retry", "--group", &group];
@@ -144,9 +110,9 @@ async fn a_group_that_fails_again_stops_its_campaign_and_is_green_in_waves_after
     let audit = "SELECT who, role FROM audit_log WHERE action = 'campaign.pause'";
     assert_eq!(world.database.rows(audit).await, [["campaigns", "worker"]]);
 
-    publish_lost(&world, "later").await;
+    world.publish_lost("later").await;
     assert_eq!(shown(&world, first).await["failed_since"], json!(1));
-    register_new(&world).await;
+    world.register_new().await;
     let number = first.to_string();
     let resume = ["campaigns", "resume", &number, "--yes"];
     assert_eq!(world.dispatch(&resume).done().await["changed"], json!(true));
