@@ -13,13 +13,18 @@ mod answer;
 mod api;
 mod auth;
 mod call;
+mod changes;
+mod in_force;
 mod openapi;
 mod pages;
+mod panels;
 mod problem;
 mod query;
 mod routes;
 mod serve;
+mod standing;
 mod state;
+mod summary;
 
 pub use openapi::document;
 pub use routes::{Access, Parameter, Route, all};

@@ -19,7 +19,7 @@ use super::call::Call;
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
-use super::{answer, pages, query};
+use super::{answer, in_force, pages, query};
 use crate::store::Role;
 
 /// The most bytes in the body of a request.
@@ -132,11 +132,14 @@ async fn served(
     let who = recognise(console, &parts.headers)
         .await
         .map_err(refused(None))?;
-    let who = permitted(route, who).map_err(refused(None))?;
+    let mut who = permitted(route, who).map_err(refused(None))?;
     let left = console
         .rates
         .take(who.token.id)
         .map_err(refused(Some(&who)))?;
+    if reader == Reader::Person && route.method == Method::GET {
+        who.in_force = in_force::read(console).await;
+    }
     let body = read_body(body).await.map_err(refused(Some(&who)))?;
     let is_form = is_form(&parts.headers);
     let call = Call {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::auth::{Rates, Refusals};
+use super::panels::Panels;
 use crate::ops::HostNames;
 use crate::secrets::Keyring;
 use crate::store::Store;
@@ -27,6 +28,7 @@ pub struct Console {
     pub(super) parts: ConsoleParts,
     pub(super) refusals: Refusals,
     pub(super) rates: Rates,
+    pub(super) panels: Panels,
 }
 
 impl Console {
@@ -37,6 +39,7 @@ impl Console {
             parts,
             refusals: Refusals::default(),
             rates: Rates::default(),
+            panels: Panels::default(),
         })
     }
 }

@@ -13,6 +13,7 @@ const NAVIGATION: &[(&str, &str, char)] = &[
     ("/groups", "Failures", 'g'),
     ("/campaigns", "Campaigns", 'c'),
     ("/controls", "Controls", 'h'),
+    ("/fleet", "Fleet", 'f'),
     ("/audit", "Audit", 'a'),
 ];
 
@@ -50,9 +51,30 @@ impl<'a> Frame<'a> {
                         button.plain type="submit" { "Sign out" }
                     }
                 }
+                (self.bar())
                 main #main { (content) }
             },
         )
+    }
+
+    /// Returns what is in force. Who did it and why is for those who see every organization.
+    fn bar(&self) -> Markup {
+        if self.who.in_force.is_empty() {
+            return html! {};
+        }
+        html! {
+            aside.bar role="status" aria-label="In force" {
+                @for line in &self.who.in_force {
+                    p {
+                        (line.text) " "
+                        @if self.who.sees_all() {
+                            @if let Some(detail) = &line.detail { span.hint { (detail) } " " }
+                            a href=(line.path) { (line.link) }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Returns a form that changes something, with its own fields and the reason.

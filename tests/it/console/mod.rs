@@ -4,6 +4,7 @@ mod access;
 mod actions;
 mod answers;
 mod bad_input;
+mod fleet;
 
 use std::time::Duration;
 
