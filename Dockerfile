@@ -5,6 +5,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY migrations migrations
+COPY deploy/runbooks deploy/runbooks
 RUN cargo build --locked --release --no-default-features --features otlp --bin dispatch
 
 FROM debian:bookworm-slim

@@ -82,6 +82,15 @@ impl WorkerReadiness {
             .map(|incarnation| incarnation.lease.replica())
     }
 
+    /// Returns why intake is paused, or `None` where it is not.
+    pub(crate) fn intake_paused(&self) -> Option<String> {
+        let known = self
+            .incarnation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.as_ref()?.throttle.paused()
+    }
+
     fn of_incarnation(&self) -> Vec<Check> {
         let known = self
             .incarnation

@@ -63,6 +63,7 @@ impl Duty for Sampler {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: not_ready.is_empty(),
             not_ready: not_ready.clone(),
+            intake_paused: self.readiness.intake_paused(),
             ..read(&self.metrics.render())
         };
         self.store.add_sample(replica, &sample).await?;
@@ -134,7 +135,7 @@ fn add_stage(stages: &mut BTreeMap<String, Vec<u64>>, series: &str, count: u64) 
     else {
         return;
     };
-    let bounds = &crate::telemetry::STAGE_BUCKETS;
+    let bounds = &names::STAGE_BUCKETS;
     let at = bound
         .parse()
         .ok()
@@ -175,7 +176,7 @@ dispatch_group_rows_bucket{le="+Inf"} 9
             sample.gauges,
             BTreeMap::from([("dispatch_ready".to_owned(), 1.0)])
         );
-        let mut counts = vec![0; crate::telemetry::STAGE_BUCKETS.len() + 1];
+        let mut counts = vec![0; names::STAGE_BUCKETS.len() + 1];
         (counts[0], *counts.last_mut().unwrap()) = (1, 3);
         assert_eq!(
             sample.stages,

@@ -39,8 +39,10 @@ pub(super) fn register(registry: &Registry<Dispatch>) {
         of_pipeline(pipeline);
         of_lane(pipeline.lane.name);
         zero(names::RECONNECTS, "link", pipeline.lane.queue);
+        gauge!(names::QUEUE_MESSAGES, "queue" => pipeline.lane.queue).increment(0.0);
     }
     for name in [
+        names::ACCEPTED,
         names::TAKEOVERS,
         names::FENCED,
         names::UNKNOWN_EFFECTS,
@@ -108,6 +110,7 @@ fn of_lane(lane: &'static str) {
         names::DUE_JOBS,
         names::OLDEST_DUE_SECONDS,
         names::PERMITS_USED,
+        names::PERMITS,
     ] {
         gauge!(name, "lane" => lane).increment(0.0);
     }
@@ -130,6 +133,9 @@ fn of_links_and_codes() {
         "replies",
     ] {
         zero(names::RECONNECTS, "link", link);
+    }
+    for queue in [INTAKE_QUEUE, CONTROL_QUEUE] {
+        gauge!(names::QUEUE_MESSAGES, "queue" => queue).increment(0.0);
     }
     for link in ["postgres", "publisher", "intake", "control"] {
         gauge!(names::LINK_UP, "link" => link).increment(0.0);

@@ -18,6 +18,7 @@ mod duration;
 mod erase;
 mod failure;
 mod failures;
+mod fleet;
 mod holds;
 mod identities;
 mod integrations;
@@ -91,6 +92,8 @@ enum Other {
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     Stuck(stuck::Stuck),
+    Replicas(fleet::Replicas),
+    Lanes(fleet::Lanes),
     #[command(subcommand)]
     Audit(audit::Audit),
     #[command(subcommand)]
@@ -208,6 +211,8 @@ impl Other {
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Stuck(stuck) => stuck.run(output).await,
+            Self::Replicas(replicas) => replicas.run(output).await,
+            Self::Lanes(lanes) => lanes.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Pause(pause) => pause.run(output).await,
             Self::Resume(resume) => resume.run(output).await,

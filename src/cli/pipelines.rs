@@ -3,68 +3,16 @@
 use std::process::ExitCode;
 
 use comfy_table::Cell;
-use serde::Serialize;
 
 use super::output::{Output, rendered};
-use crate::engine::{Product, Registry, StageInfo};
 use crate::job::EffectClass;
-use crate::pipelines;
-
-#[derive(Debug, Serialize)]
-struct PipelineRow {
-    pipeline: &'static str,
-    lane: &'static str,
-    queue: &'static str,
-    stages: Vec<StageRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct StageRow {
-    stage: &'static str,
-    version: i32,
-    /// Reached only by a jump from another stage.
-    aside: bool,
-    needs: &'static [&'static str],
-    effect: Option<EffectClass>,
-    attempts: i32,
-    first_delay_seconds: f64,
-    longest_delay_seconds: f64,
-    timeout_seconds: f64,
-}
+use crate::pipelines::{PipelineRow, in_largest_unit, pipeline_rows};
 
 /// Prints the list.
 pub(super) fn run(output: Output) -> anyhow::Result<ExitCode> {
-    let rows = rows(&pipelines::registry());
+    let rows = pipeline_rows();
     output.answer(&rows, || text(output, &rows))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn rows<P: Product>(registry: &Registry<P>) -> Vec<PipelineRow> {
-    registry
-        .iter()
-        .map(|pipeline| PipelineRow {
-            pipeline: pipeline.name,
-            lane: pipeline.lane.name,
-            queue: pipeline.lane.queue,
-            stages: pipeline.stages().map(StageRow::of).collect(),
-        })
-        .collect()
-}
-
-impl StageRow {
-    fn of(info: &StageInfo) -> Self {
-        Self {
-            stage: info.name,
-            version: info.version,
-            aside: info.off_path,
-            needs: info.needs,
-            effect: info.effect,
-            attempts: info.retry.attempts,
-            first_delay_seconds: info.retry.base.as_secs_f64(),
-            longest_delay_seconds: info.retry.cap.as_secs_f64(),
-            timeout_seconds: info.timeout.as_secs_f64(),
-        }
-    }
 }
 
 fn text(output: Output, rows: &[PipelineRow]) -> String {
@@ -99,25 +47,14 @@ fn text(output: Output, rows: &[PipelineRow]) -> String {
                 Cell::new(stage.attempts),
                 Cell::new(format!(
                     "{}, {}",
-                    seconds(stage.first_delay_seconds),
-                    seconds(stage.longest_delay_seconds)
+                    in_largest_unit(stage.first_delay_seconds),
+                    in_largest_unit(stage.longest_delay_seconds)
                 )),
-                Cell::new(seconds(stage.timeout_seconds)),
+                Cell::new(in_largest_unit(stage.timeout_seconds)),
             ]);
         }
     }
     rendered(table)
-}
-
-/// Formats seconds in the largest unit that divides them: `30 s`, `5 min`, `12 h`.
-fn seconds(number: f64) -> String {
-    match [(3600.0, "h"), (60.0, "min")]
-        .into_iter()
-        .find(|(unit, _)| number >= *unit && number % unit == 0.0)
-    {
-        Some((unit, name)) => format!("{} {name}", number / unit),
-        None => format!("{number} s"),
-    }
 }
 
 #[cfg(test)]
@@ -126,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_registry_is_printed_stage_by_stage_in_order() {
-        let text = text(Output::new(false), &rows(&pipelines::registry()));
+        let text = text(Output::new(false), &pipeline_rows());
         let place = |stage: &str| {
             text.find(stage)
                 .unwrap_or_else(|| panic!("no {stage} in:\n{text}"))
@@ -139,14 +76,6 @@ mod tests {
             text.lines()
                 .any(|line| line.contains("aside") && line.contains("show_configuration")),
             "{text}"
-        );
-    }
-
-    #[test]
-    fn durations_are_printed_in_the_largest_unit_that_divides_them() {
-        assert_eq!(
-            [0.5, 30.0, 90.0, 300.0, 43_200.0].map(seconds),
-            ["0.5 s", "30 s", "90 s", "5 min", "12 h"]
         );
     }
 }

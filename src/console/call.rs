@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::auth::SignedIn;
+use super::panels::Panels;
 use super::problem::Problem;
 use super::query;
 use super::routes::Route;
@@ -90,6 +91,11 @@ impl Call {
     /// The store that acts.
     pub(super) fn acts(&self) -> &Store {
         &self.console.parts.acts
+    }
+
+    /// The panels that all requests share.
+    pub(super) fn panels(&self) -> &Panels {
+        &self.console.panels
     }
 
     /// Parses the query.

@@ -195,6 +195,8 @@ static ROUTES: &[&[Route]] = &[
     api::jobs::ROUTES,
     api::job_actions::ROUTES,
     api::overview::ROUTES,
+    api::fleet::ROUTES,
+    api::alerts::ROUTES,
     api::groups::ROUTES,
     api::campaigns::ROUTES,
     api::controls::ROUTES,

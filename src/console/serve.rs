@@ -20,7 +20,7 @@ use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
-use super::{answer, choose, pages, query};
+use super::{answer, choose, in_force, pages, query};
 use crate::pipelines::dispatch::configuration_link;
 use crate::store::Role;
 
@@ -166,11 +166,14 @@ async fn served(
     let who = recognise(console, &parts.headers)
         .await
         .map_err(refused(None))?;
-    let who = permitted(route, who).map_err(refused(None))?;
+    let mut who = permitted(route, who).map_err(refused(None))?;
     let left = console
         .rates
         .take(who.token.id)
         .map_err(refused(Some(&who)))?;
+    if reader == Reader::Person && route.method == Method::GET {
+        who.in_force = in_force::read(console).await;
+    }
     let body = read_body(body).await.map_err(refused(Some(&who)))?;
     let is_form = is_form(&parts.headers);
     let call = Call {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::auth::{Rates, Refusals};
 use super::live::{Snapshots, Streams};
+use super::panels::Panels;
 use crate::ops::HostNames;
 use crate::secrets::Keyring;
 use crate::store::Store;
@@ -30,6 +31,7 @@ pub struct Console {
     pub(super) rates: Rates,
     pub(super) streams: Streams,
     pub(super) snapshots: Snapshots,
+    pub(super) panels: Panels,
 }
 
 impl Console {
@@ -42,6 +44,7 @@ impl Console {
             rates: Rates::default(),
             streams: Streams::default(),
             snapshots: Snapshots::default(),
+            panels: Panels::default(),
         })
     }
 }

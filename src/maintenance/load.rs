@@ -8,8 +8,7 @@ use metrics::gauge;
 use time::OffsetDateTime;
 
 use super::duty::{Duty, DutyError, Plan};
-use super::scale::{LaneLoad, desired_replicas};
-use crate::store::{PipelineLoad, Store};
+use crate::store::{LaneLoad, PipelineLoad, Store, desired_replicas};
 use crate::telemetry::names;
 use crate::worker::LaneLimiter;
 
@@ -40,7 +39,7 @@ impl Duty for MeasureLoad {
             let load = loads.get(pipeline).copied().unwrap_or_default();
             show(limiter.lane.name, &load);
             gauge!(names::PERMITS_USED, "lane" => limiter.lane.name).set(limiter.in_use() as f64);
-            let lane = lane_load(&load, limiter.capacity());
+            let lane = load.of_lane(limiter.capacity() as u64);
             show_parts(limiter.lane.name, &lane, load.waits_on_vendor);
             lanes.push(lane);
         }
@@ -56,15 +55,6 @@ impl Duty for MeasureLoad {
             self.database_at = Some(Instant::now());
         }
         Ok(false)
-    }
-}
-
-fn lane_load(load: &PipelineLoad, capacity: usize) -> LaneLoad {
-    LaneLoad {
-        ready: (load.due + load.woken).unsigned_abs(),
-        in_flight: load.running.unsigned_abs(),
-        due_60s: load.due_soon.unsigned_abs(),
-        capacity: capacity as u64,
     }
 }
 

@@ -21,7 +21,6 @@ mod partitions;
 mod quotas;
 mod releases;
 mod retention;
-mod scale;
 mod stamps;
 mod stuck;
 mod takeover;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::pipelines;
-use crate::providers::provider_names;
+use crate::providers::{provider_names, provider_title};
 
 /// Checks the form of a scope, and the names in it that the program knows: lanes, pipelines, stages
 /// and providers.
@@ -31,6 +31,28 @@ pub fn check_scope(text: &str) -> Result<(), String> {
             "expected a destination, 'lane:NAME', 'stage:PIPELINE/STAGE', 'organization:SLUG' or 'provider:NAME', got '{text}'; \
              use 'acme|discord|7' or 'lane:messaging' for example, or a scope as `dispatch holds list` shows it"
         )),
+    }
+}
+
+/// Returns the name of a scope for people: `contoso's Azure DevOps`, `the lane messaging`. A scope of
+/// another form is returned as it is.
+#[must_use]
+pub fn name_of_scope(scope: &str) -> String {
+    let title = |provider| provider_title(provider).unwrap_or(provider);
+    let parts: Vec<&str> = scope.split('|').collect();
+    if let [organization, provider, place] = parts.as_slice() {
+        return match (*organization, place.parse::<i64>()) {
+            ("*", _) => format!("{} ({place})", title(provider)),
+            (_, Ok(id)) => format!("{organization}'s {} (destination {id})", title(provider)),
+            (_, Err(_)) => format!("{organization}'s {}", title(provider)),
+        };
+    }
+    match scope.split_once(':') {
+        Some(("lane", lane)) => format!("the lane {lane}"),
+        Some(("stage", stage)) => format!("the stage {stage}"),
+        Some(("organization", slug)) => format!("the organization {slug}"),
+        Some(("provider", provider)) => title(provider).to_owned(),
+        _ => scope.to_owned(),
     }
 }
 
@@ -81,6 +103,24 @@ fn stages() -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_has_a_name_for_people() {
+        for (scope, name) in [
+            (
+                "contoso|azure_devops|dev.azure.com",
+                "contoso's Azure DevOps",
+            ),
+            ("acme|discord|7", "acme's Discord (destination 7)"),
+            ("*|slack|T1", "Slack (T1)"),
+            ("lane:messaging", "the lane messaging"),
+            ("organization:acme", "the organization acme"),
+            ("provider:teams", "Microsoft Teams"),
+            ("all", "all"),
+        ] {
+            assert_eq!(name_of_scope(scope), name);
+        }
+    }
 
     #[test]
     fn a_destination_has_three_parts() {

@@ -76,7 +76,7 @@ pub use error::OperationError;
 pub use explain::{Explained, explain};
 pub use export_secrets::export_secrets;
 pub use hold::hold;
-pub use hold_scope::check_scope;
+pub use hold_scope::{check_scope, name_of_scope};
 pub use import_tracker::import_tracker;
 pub use mark_effect::{Found, mark_effect};
 pub use note_group::{GroupNote, note_group};

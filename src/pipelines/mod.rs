@@ -5,6 +5,7 @@ pub mod by_hand;
 pub mod connection_tests;
 pub mod dispatch;
 mod fault;
+mod listing;
 pub mod messaging;
 mod services;
 mod sign_in;
@@ -13,6 +14,7 @@ mod signed_in;
 mod tests;
 
 pub use fault::ProductFault;
+pub use listing::{PipelineRow, StageRow, in_largest_unit, pipeline_rows};
 pub use services::Services;
 pub use signed_in::SignedIn;
 

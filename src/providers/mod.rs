@@ -68,6 +68,13 @@ pub fn provider_names() -> impl Iterator<Item = &'static str> {
     providers().map(|provider| provider.name)
 }
 
+/// Returns the name of a provider in messages for people: `Azure DevOps`.
+#[must_use]
+pub fn provider_title(name: &str) -> Option<&'static str> {
+    let known = providers().find(|provider| provider.name == name);
+    known.map(|provider| provider.title)
+}
+
 /// Returns every provider.
 fn providers() -> impl Iterator<Item = &'static Provider> {
     let channels = CHANNELS.iter().map(|kind| kind.provider);

@@ -17,6 +17,7 @@ use super::error::StoreError;
 use super::new_job::NewJob;
 use super::sql::query;
 use crate::job::JobId;
+use crate::telemetry::names;
 
 /// Result of an intake message.
 #[derive(Debug)]
@@ -206,6 +207,7 @@ pub(super) async fn intaken(
     for row in made {
         rows.entry(row.try_get("job_id")?).or_default().push(row);
     }
+    metrics::counter!(names::ACCEPTED).increment(rows.len() as u64);
     let rest: Vec<&NewJob> = new
         .iter()
         .filter(|one| !rows.contains_key(&one.id.0))

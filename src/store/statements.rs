@@ -2,10 +2,10 @@
 //! each of them reads. Statements that find a single row by its full key are not listed.
 
 use super::{
-    audit_rows, backlog, campaigns, cancel_many, causes, control_list, controls, dead_letters,
-    discard_many, due, failure_groups, failure_sightings, group_difference, headers, inspect,
-    kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases, repeats, resolve,
-    samples, stuck, takeover, ways,
+    audit_rows, backlog, campaigns, cancel_many, causes, changes, control_list, controls,
+    dead_letters, discard_many, due, failure_groups, failure_sightings, group_difference, headers,
+    inspect, kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases, repeats,
+    replicas, resolve, samples, stuck, takeover, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -82,13 +82,13 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("load::WAITING", load::WAITING),
     ("load::PARKED", load::PARKED),
     ("samples::FORGET", samples::FORGET),
-    ("samples::SINCE", samples::SINCE),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("audit_rows::NEWEST", audit_rows::NEWEST),
     ("audit_rows::OF_JOB", audit_rows::OF_JOB),
+    ("changes::STARTED", changes::STARTED),
     ("campaigns::IDS", campaigns::select::IDS),
     ("campaigns::INSERT_IDS", campaigns::select::INSERT_IDS),
     ("campaigns::GROUP", campaigns::select::GROUP),
@@ -150,8 +150,11 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("ways::OF_WORK_ITEM", ways::OF_WORK_ITEM),
     ("releases::WAITING", releases::WAITING),
     ("repeats::MAY_REPEAT", repeats::MAY_REPEAT),
+    ("replicas::ENDED", replicas::ENDED),
     ("resolve::OPEN", resolve::OPEN),
     ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),
     ("resolve::COUNT", resolve::COUNT),
     ("resolve::COUNT_OF_CODE", resolve::COUNT_OF_CODE),
+    ("samples::NEWEST", samples::NEWEST),
+    ("samples::SINCE", samples::SINCE),
 ];

@@ -24,6 +24,10 @@ fn describe_jobs() {
         "Claims that ended with a commit, by pipeline and the state of the job after it"
     );
     describe_counter!(
+        names::ACCEPTED,
+        "Jobs made of messages; follow-ups are not counted"
+    );
+    describe_counter!(
         names::ATTEMPTS,
         "Stage attempts that did not succeed, by pipeline, stage and outcome"
     );
@@ -149,6 +153,11 @@ fn describe_load() {
         "Jobs from which the number of replicas is computed, by lane and part; waits_on_vendor is not counted"
     );
     describe_gauge!(names::PERMITS_USED, "Permits in use, by lane");
+    describe_gauge!(names::PERMITS, "Concurrency limit of a lane, by lane");
+    describe_gauge!(
+        names::QUEUE_MESSAGES,
+        "Messages of a lane's queue that no consumer has received yet, by queue"
+    );
     describe_gauge!(
         names::STUCK,
         "Jobs that do not move, by code; counted up to 10,000"

@@ -22,12 +22,6 @@ pub use describe::describe;
 use crate::config::{LogFormat, LogSettings, no_color};
 use crate::escape::{self, Escaped};
 
-/// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a
-/// stage may take.
-pub const STAGE_BUCKETS: [f64; 14] = [
-    0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0,
-];
-
 /// The buckets of a group's size, in rows.
 const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
 
@@ -155,7 +149,7 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     let pools = Matcher::Full(names::POOL_WAIT_SECONDS.to_owned());
     Ok(PrometheusBuilder::new()
         .set_buckets_for_metric(pools, &POOL_BUCKETS)?
-        .set_buckets_for_metric(stages, &STAGE_BUCKETS)?
+        .set_buckets_for_metric(stages, &names::STAGE_BUCKETS)?
         .set_buckets_for_metric(groups, &GROUP_BUCKETS)?
         .set_buckets_for_metric(duties, &DUTY_BUCKETS)?)
 }

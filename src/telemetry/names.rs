@@ -4,9 +4,16 @@
 /// Histogram in seconds, `pipeline`, `stage`, `outcome`: durations of stage runs, without
 /// their commits.
 pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
+/// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a
+/// stage may take.
+pub const STAGE_BUCKETS: [f64; 14] = [
+    0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0,
+];
 /// Counter, `pipeline`, `state`: claims that ended with a commit, by the state of the job
 /// after it.
 pub const JOBS: &str = "dispatch_jobs_total";
+/// Counter: jobs made of messages; follow-ups are not counted.
+pub const ACCEPTED: &str = "dispatch_jobs_accepted_total";
 /// Counter, `pipeline`, `stage`, `outcome`: attempts that did not succeed.
 pub const ATTEMPTS: &str = "dispatch_attempts_total";
 /// Counter: jobs taken over from dead replicas.
@@ -92,6 +99,11 @@ pub const DESIRED_REPLICAS: &str = "dispatch_desired_replicas";
 pub const SCALE_JOBS: &str = "dispatch_scale_jobs";
 /// Gauge, `lane`: permits in use.
 pub const PERMITS_USED: &str = "dispatch_permits_used";
+/// Gauge, `lane`: the concurrency limit of the lane in this process.
+pub const PERMITS: &str = "dispatch_permits";
+/// Gauge, `queue`: messages of the queue of a lane that no consumer has received yet, as this
+/// process last saw it.
+pub const QUEUE_MESSAGES: &str = "dispatch_queue_messages";
 /// Gauge: 1 while every check of `/readyz` succeeds.
 pub const READY: &str = "dispatch_ready";
 /// Gauge, `link` (`postgres`, `publisher`, and each lane with a consumer): 1 while the link works.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::LaneLimiter;
 use crate::broker::Publisher;
+use crate::telemetry::names;
 
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const STALLED_AFTER: Duration = Duration::from_secs(15);
@@ -36,12 +37,10 @@ pub async fn check_lanes(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cance
             () = end.cancelled() => return,
         }
         for lane in &lanes {
+            let ready = messages(&publisher, lane.queue).await;
             let quiet = lane.last_received.borrow().elapsed() > STALLED_AFTER;
             let takes_deliveries = *lane.prefetch.borrow() > 0;
-            let stalled = quiet
-                && takes_deliveries
-                && lane.limiter.free() > 0
-                && has_messages(&publisher, lane.queue).await;
+            let stalled = quiet && takes_deliveries && lane.limiter.free() > 0 && ready > 0;
             lane.stalled.send_replace(stalled);
             if stalled {
                 tracing::error!(
@@ -54,9 +53,9 @@ pub async fn check_lanes(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cance
     }
 }
 
-async fn has_messages(publisher: &Publisher, queue: &str) -> bool {
-    publisher
-        .depth(queue)
-        .await
-        .is_ok_and(|depth| depth.ready > 0)
+/// Returns the number of messages that no consumer has received; 0 while it is not known.
+async fn messages(publisher: &Publisher, queue: &'static str) -> u32 {
+    let ready = publisher.depth(queue).await.map_or(0, |depth| depth.ready);
+    metrics::gauge!(names::QUEUE_MESSAGES, "queue" => queue).set(f64::from(ready));
+    ready
 }

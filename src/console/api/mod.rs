@@ -2,8 +2,10 @@
 //! by the same functions.
 
 pub(super) mod account;
+pub(super) mod alerts;
 pub(super) mod campaigns;
 pub(super) mod controls;
+pub(super) mod fleet;
 pub(super) mod groups;
 pub(super) mod job_actions;
 pub(super) mod jobs;

@@ -34,8 +34,10 @@
   let stream = null, poll = null, reads = false, fails = 0;
   const part = (name, within = document) => within.querySelector(`[data-part="${CSS.escape(name)}"]`);
   // Who types, chooses or has opened something there keeps it, and is told.
+  const isChanged = (field) => ["checkbox", "radio"].includes(field.type)
+    ? field.checked !== field.defaultChecked : field.value !== field.defaultValue;
   const isBusy = (element) => element.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")
-    || all("input[type=checkbox]:checked, textarea", element).length > 0;
+    || all("input:not([type=hidden]), textarea", element).some(isChanged);
   const swap = (name, fresh) => {
     const old = part(name);
     if (!old || !fresh) return false;
@@ -43,10 +45,9 @@
     const open = new Set(all("details[open][id]", old).map((details) => details.id));
     const focus = old.contains(document.activeElement) ? document.activeElement : null;
     const again = focus && (focus.id ? `#${CSS.escape(focus.id)}` : focus.getAttribute("href") && `a[href="${CSS.escape(focus.getAttribute("href"))}"]`);
-    const row = again && focus.tagName === "TR" ? null : again;
     old.replaceWith(fresh);
     open.forEach((id) => { const details = fresh.querySelector(`#${CSS.escape(id)}`); if (details) details.open = true; });
-    if (row) fresh.querySelector(row)?.focus();
+    if (again) fresh.querySelector(again)?.focus();
     return true;
   };
   const away = (title, hint) => {

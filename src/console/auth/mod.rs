@@ -12,6 +12,7 @@ pub(super) use sign_in::{SIGN_IN, SignInForm, sign_in, sign_in_page, sign_out};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE as COOKIE_HEADER};
 
+use super::in_force::InForce;
 use super::problem::Problem;
 use super::state::Console;
 use crate::operations::token_digest;
@@ -24,6 +25,8 @@ pub(super) struct SignedIn {
     pub(super) token: ApiToken,
     /// The session, if it was recognised by a cookie.
     pub(super) session: Option<Session>,
+    /// The bar of its pages.
+    pub(super) in_force: Vec<InForce>,
 }
 
 impl SignedIn {
@@ -69,6 +72,7 @@ pub(super) async fn recognise(
     Ok(token.map(|token| SignedIn {
         token,
         session: Some(session),
+        in_force: Vec::new(),
     }))
 }
 
@@ -83,6 +87,7 @@ pub(super) async fn by_token(console: &Console, token: &str) -> Result<SignedIn,
         Some(token) => Ok(SignedIn {
             token,
             session: None,
+            in_force: Vec::new(),
         }),
         None => Err(console.refusals.refused("the token")),
     }

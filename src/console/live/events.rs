@@ -18,6 +18,7 @@ use super::parts::{PageText, stated};
 use super::streams::Open;
 use crate::console::auth::recognise;
 use crate::console::call::Call;
+use crate::console::in_force;
 use crate::console::problem::Problem;
 use crate::console::query;
 use crate::console::routes::{Access, Parameter, Route, all, handler, schema};
@@ -170,7 +171,8 @@ async fn next(mut watched: Watched) -> Option<(Result<Event, Infallible>, Watche
 async fn look(watched: &Watched) -> Result<String, Problem> {
     let Watched { call, .. } = watched;
     let who = recognise(&call.console, &call.headers).await?;
-    let who = permitted(call.route, who)?;
+    let mut who = permitted(call.route, who)?;
+    who.in_force = in_force::read(&call.console).await;
     let call = Call {
         console: Arc::clone(&call.console),
         who,

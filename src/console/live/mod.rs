@@ -9,6 +9,6 @@ mod snapshots;
 mod streams;
 
 pub(super) use events::ROUTES;
-pub(super) use parts::{PageText, as_of, tag, versions};
+pub(super) use parts::{PageText, as_of, has_parts, tag, versions};
 pub(super) use snapshots::{Snapshots, key as snapshot_key};
 pub(super) use streams::Streams;

@@ -37,6 +37,11 @@ fn version(text: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(text)[..VERSION_BYTES])
 }
 
+/// Returns whether a text has parts.
+pub(in crate::console) fn has_parts(text: &str) -> bool {
+    text.contains(PART)
+}
+
 /// Returns the versions that a page states; `None` if it has no parts.
 pub(super) fn stated(page: &str) -> Option<&str> {
     let (_, rest) = page.split_once(VERSIONS)?;

@@ -64,7 +64,7 @@ pub(in crate::console) async fn preview(call: Call) -> Result<Response, Problem>
             input #duplicates name="duplicates" type="number" min="0" value="0" required;
         }))
     };
-    Ok(answer::page(frame.page("Campaign", &content)))
+    Ok(answer::page(frame.still("Campaign", &content)))
 }
 
 /// Returns the filter as hidden fields.

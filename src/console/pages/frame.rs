@@ -16,6 +16,7 @@ const NAVIGATION: &[(&str, &str, char)] = &[
     ("/groups", "Failures", 'g'),
     ("/campaigns", "Campaigns", 'c'),
     ("/controls", "Controls", 'h'),
+    ("/fleet", "Fleet", 'f'),
     ("/audit", "Audit", 'a'),
 ];
 
@@ -51,11 +52,27 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Returns a page with the title.
+    /// Returns a page with the title, which follows what it shows: part by part if its content has
+    /// parts, otherwise as a whole.
     pub(in crate::console) fn page(&self, title: &str, content: &Markup) -> Markup {
+        let body = if live::has_parts(&content.0) {
+            self.body(content)
+        } else {
+            self.body(&html! { div data-part="content" { (content) } })
+        };
+        let versions = live::versions(&body.0, &self.render);
+        document(title, &versions, &body)
+    }
+
+    /// Returns a page that stays as it is: what a person confirms there must not change meanwhile.
+    pub(in crate::console) fn still(&self, title: &str, content: &Markup) -> Markup {
+        document(title, "", &self.body(content))
+    }
+
+    fn body(&self, content: &Markup) -> Markup {
         let token = &self.who.token;
         let form_token = self.form_token();
-        let body = html! {
+        html! {
                 header.top {
                     a.skip href="#main" { "Skip to the content" }
                     nav data-part="nav" aria-label="Pages" {
@@ -72,12 +89,28 @@ impl<'a> Frame<'a> {
                         button.plain type="submit" { "Sign out" }
                     }
                 }
+                (self.bar())
                 main #main { (content) }
                 (live::as_of())
                 (keys())
-        };
-        let versions = live::versions(&body.0, &self.render);
-        document(title, &versions, &body)
+        }
+    }
+
+    /// Returns what is in force. Who did it and why is for those who see every organization.
+    fn bar(&self) -> Markup {
+        html! {
+            aside.bar data-part="bar" role="status" aria-label="In force" {
+                @for line in &self.who.in_force {
+                    p {
+                        (line.text) " "
+                        @if self.who.sees_all() {
+                            @if let Some(detail) = &line.detail { span.hint { (detail) } " " }
+                            a href=(line.path) { (line.link) }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Returns a form that changes something, with its own fields and the reason.

@@ -19,7 +19,7 @@ pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
     let now = call.reads().now().await?;
     let content = html! {
         h1 { "Failure groups" }
-        @if listed.groups.is_empty() { p { "No failure matches." } } @else { (rows(&listed, now)) }
+        @if listed.groups.is_empty() { p { "No failure matches." } } @else { (group_rows(&listed.groups, now)) }
         (more(&listed))
     };
     Ok(answer::page(
@@ -27,9 +27,9 @@ pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
     ))
 }
 
-fn rows(listed: &ListedGroups, now: OffsetDateTime) -> Markup {
-    let rows: Vec<Vec<Markup>> = listed
-        .groups
+/// Returns failure groups as a table.
+pub(super) fn group_rows(groups: &[FailureGroup], now: OffsetDateTime) -> Markup {
+    let rows: Vec<Vec<Markup>> = groups
         .iter()
         .map(|group| {
             vec![

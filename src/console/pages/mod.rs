@@ -1,15 +1,19 @@
 //! The pages, a file for each. A page is rendered from what the API answers, works without script,
 //! and shows stored text as text only.
 
+pub(super) mod alert;
 pub(super) mod campaigns;
+mod charts;
 mod confirm;
 pub(super) mod controls;
+pub(super) mod fleet;
 mod frame;
 pub(super) mod groups;
 pub(super) mod job;
 pub(super) mod jobs;
 pub(super) mod overview;
-mod words;
+mod runbook;
+pub(super) mod words;
 
 use axum::response::Response;
 use maud::{Markup, html};

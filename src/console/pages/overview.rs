@@ -5,60 +5,97 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use super::Frame;
+use super::charts::charts;
 use super::controls::controls;
-use super::words::{table, time};
+use super::fleet::{ended, lanes, replicas};
+use super::groups::group_rows;
+use super::words::{panel, span, table, time};
 use crate::console::answer;
 use crate::console::api::overview::{Status, read_audit, read_status, read_stuck};
 use crate::console::call::Call;
+use crate::console::changes::Change;
 use crate::console::problem::Problem;
-use crate::store::{ReplicaRow, StuckRow};
+use crate::console::summary::Cause;
+use crate::store::{FailureGroup, OpenJobs, StuckRow};
 
 /// Answers `/`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
-    let status = read_status(&call).await?;
-    let frame = Frame::of(&call.who);
+    let status = Box::pin(read_status(&call)).await?;
+    let (frame, now) = (Frame::of(&call.who), status.now);
+    let changes = status.changes.value().map_or(&[][..], Vec::as_slice);
     let content = html! {
         h1 { "Overview" }
-        p.explain #summary { (summary(&status)) }
-        section #open {
-            h2 { "Open jobs" }
-            p.chips {
-                a href="/jobs?state=ready" { "▷ ready " (status.open.ready) }
-                a href="/jobs?state=running" { "▶ running " (status.open.running) }
-                a href="/jobs?state=waiting" { "◔ waiting " (status.open.waiting) }
-                a href="/jobs?state=parked" { "■ parked " (status.open.parked) }
-            }
-        }
-        section #stuck { h2 { "What does not move" } (stuck_rows(&status.stuck, status.now)) }
-        section #controls { h2 { "Held, paused and killed" } (controls(&status.controls, &frame, status.now)) }
-        section #replicas { h2 { "Replicas" } (replicas(&status.replicas)) }
+        p.explain #summary { (cause(status.summary.cause)) " " (status.summary.sentence) }
+        section #open { h2 { "Open jobs" } (panel(status.open.get(), |open| open_jobs(open, &status))) }
+        section #lanes { h2 { "Lanes" } (panel(status.lanes.get(), |found| lanes(&found.lanes))) }
+        section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, now))) }
+        section #groups { h2 { "Failures that are new, back or growing" } (panel(status.urgent_groups(), |groups| urgent(groups, &status))) }
+        section #charts { h2 { "The last hour" } (panel(status.charts.get(), |found| charts(found, changes))) }
+        section #changes { h2 { "What has changed within the hour" } (panel(status.changes.get(), |changes| changed(changes, now))) }
+        section #controls { h2 { "Held, paused and killed" } (panel(status.controls.get(), |rows| controls(rows, &frame, now))) }
+        section #replicas { h2 { "Replicas" } (panel(status.replicas.get(), |rows| replicas(rows, now))) }
+        section #ended { h2 { "Ended within a day" } (panel(status.ended.get(), |rows| ended(rows, now))) }
     };
     Ok(answer::page(frame.page("Overview", &content)))
 }
 
-fn summary(status: &Status) -> String {
-    let paused = status
-        .controls
-        .iter()
-        .find(|control| control.kind == "pause");
-    if let Some(pause) = paused {
-        return format!("Everything is paused by {}: {}.", pause.who, pause.reason);
+/// Returns the answer to the first question as a word with a shape.
+fn cause(cause: Cause) -> Markup {
+    let (shape, class, word) = match cause {
+        Cause::Nothing => ("●", "ok", "in order"),
+        Cause::Infrastructure => ("■", "parked", "infrastructure"),
+        Cause::Us => ("■", "parked", "ours"),
+        Cause::Vendor => ("◔", "waiting", "vendor"),
+        Cause::People => ("◔", "waiting", "needs a person"),
+    };
+    html! { span class=(format!("state {class}")) { span aria-hidden="true" { (shape) } " " (word) } }
+}
+
+fn open_jobs(open: &OpenJobs, status: &Status) -> Markup {
+    html! {
+        p.chips {
+            a href="/jobs?state=ready" { "▷ ready " (open.ready) }
+            a href="/jobs?state=running" { "▶ running " (open.running) }
+            a href="/jobs?state=waiting" { "◔ waiting " (open.waiting) }
+            a href="/jobs?state=parked" { "■ parked " (open.parked) }
+        }
+        @if open.parked.is_zero() { p.hint { "Nothing is parked. " (last_failure(status)) } }
     }
-    if status.replicas.is_empty() {
-        return "No worker runs. Accepted jobs are safe; nothing moves until one starts."
-            .to_owned();
-    }
-    match status.stuck.as_slice() {
-        [] => "Everything moves.".to_owned(),
-        [only] => match only.count {
-            Some(count) => format!("{} ({}): {}", only.code.word(), count, only.sentence),
-            None => only.sentence.to_owned(),
+}
+
+fn last_failure(status: &Status) -> String {
+    status.last_failure.map_or_else(
+        || "No failure is on record.".to_owned(),
+        |at| {
+            let ago = (status.now - at).whole_seconds().max(0);
+            format!("The last failure was {} ago.", span(ago))
         },
-        several => format!(
-            "{} kinds of jobs do not move; they are listed below.",
-            several.len()
-        ),
+    )
+}
+
+fn urgent(groups: &[FailureGroup], status: &Status) -> Markup {
+    if groups.is_empty() {
+        return html! { p { "None. " (last_failure(status)) } };
     }
+    group_rows(groups, status.now)
+}
+
+fn changed(changes: &[Change], now: OffsetDateTime) -> Markup {
+    if changes.is_empty() {
+        return html! { p { "Nothing." } };
+    }
+    let rows: Vec<Vec<Markup>> = changes
+        .iter()
+        .map(|change| {
+            vec![
+                time(change.at, now),
+                html! {
+                    @match &change.path { Some(path) => a href=(path) { (change.text) }, None => (change.text) }
+                },
+            ]
+        })
+        .collect();
+    table(&["when", "what"], &rows)
 }
 
 /// Answers `/stuck`.
@@ -72,7 +109,7 @@ pub(in crate::console) async fn stuck(call: Call) -> Result<Response, Problem> {
     Ok(answer::page(Frame::of(&call.who).page("Stuck", &content)))
 }
 
-fn stuck_rows(rows: &[StuckRow], now: OffsetDateTime) -> Markup {
+pub(super) fn stuck_rows(rows: &[StuckRow], now: OffsetDateTime) -> Markup {
     if rows.is_empty() {
         return html! { p { "Nothing is stuck." } };
     }
@@ -106,25 +143,6 @@ fn stuck_row(row: &StuckRow, now: OffsetDateTime) -> Vec<Markup> {
         },
         html! { (row.next) },
     ]
-}
-
-fn replicas(replicas: &[ReplicaRow]) -> Markup {
-    if replicas.is_empty() {
-        return html! { p { "None." } };
-    }
-    let rows: Vec<Vec<Markup>> = replicas
-        .iter()
-        .map(|replica| {
-            vec![
-                html! { (replica.id) },
-                html! { (replica.version) },
-                html! { (replica.host) },
-                html! { (replica.running) },
-                html! { @if replica.draining { "drains" } @else { "runs" } },
-            ]
-        })
-        .collect();
-    table(&["replica", "version", "host", "jobs", "state"], &rows)
 }
 
 /// Answers `/audit`.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, UtcOffset};
 
 use crate::job::JobState;
 
@@ -47,14 +47,33 @@ fn relative(from_now: Duration) -> String {
     }
 }
 
+/// Returns a time of day, with the date if it is not that of `now`: `14:09 UTC`.
+pub(in crate::console) fn clock(at: OffsetDateTime, now: OffsetDateTime) -> String {
+    let (at, now) = (at.to_offset(UtcOffset::UTC), now.to_offset(UtcOffset::UTC));
+    let clock = format!("{:02}:{:02} UTC", at.hour(), at.minute());
+    if at.date() == now.date() {
+        clock
+    } else {
+        format!("{} {clock}", at.date())
+    }
+}
+
 /// Returns a length as its largest unit and the next one.
-pub(super) fn span(seconds: i64) -> String {
+pub(in crate::console) fn span(seconds: i64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
         (0, hours, minutes) => format!("{hours} h {minutes} min"),
         (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// Returns what a panel shows, or why it could not be read.
+pub(super) fn panel<T>(seen: Result<T, String>, show: impl FnOnce(T) -> Markup) -> Markup {
+    match seen {
+        Ok(value) => show(value),
+        Err(why) => html! { p.problem role="alert" { (why) } },
     }
 }
 
@@ -90,5 +109,12 @@ mod tests {
         ] {
             assert_eq!(relative(Duration::seconds(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_time_of_another_day_has_its_date() {
+        let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+        assert_eq!(clock(now, now), "12:00 UTC");
+        assert_eq!(clock(now + Duration::DAY, now), "2026-01-02 12:00 UTC");
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::lanes::CallLane;
-use crate::providers::providers;
+use crate::providers::provider_title;
 
 /// Replaces the organization in the scope of a shared limit.
 const EVERYBODY: &str = "*";
@@ -173,9 +173,7 @@ pub fn of_provider(provider: &str) -> String {
 }
 
 fn name_of(provider: &'static str) -> &'static str {
-    providers()
-        .find(|known| known.name == provider)
-        .map_or(provider, |known| known.title)
+    provider_title(provider).unwrap_or(provider)
 }
 
 #[cfg(test)]

@@ -73,17 +73,21 @@ pub struct StuckExample {
 pub struct PipelineLanes {
     pub(super) pipelines: Vec<String>,
     pub(super) lanes: Vec<String>,
+    /// The queue of each lane.
+    pub(super) queues: Vec<String>,
 }
 
 impl PipelineLanes {
     /// Returns the pipelines and lanes of a registry.
     #[must_use]
     pub fn of<P: Product>(registry: &Registry<P>) -> Self {
-        let (pipelines, lanes) = registry
-            .iter()
-            .map(|pipeline| (pipeline.name.to_owned(), pipeline.lane.name.to_owned()))
-            .unzip();
-        Self { pipelines, lanes }
+        let mut of = Self::default();
+        for pipeline in registry.iter() {
+            of.pipelines.push(pipeline.name.to_owned());
+            of.lanes.push(pipeline.lane.name.to_owned());
+            of.queues.push(pipeline.lane.queue.to_owned());
+        }
+        of
     }
 }
 
@@ -171,7 +175,9 @@ impl Store {
             StuckCode::Held => self.found(HELD, &[rows, after]).await?,
             StuckCode::NotWoken => self.found(NOT_WOKEN, &[rows, after]).await?,
             StuckCode::NoConsumers => {
-                let PipelineLanes { pipelines, lanes } = lanes;
+                let PipelineLanes {
+                    pipelines, lanes, ..
+                } = lanes;
                 self.found(NO_CONSUMERS, &[rows, after, pipelines, lanes])
                     .await?
             }

@@ -19,6 +19,7 @@ fn path(route: &Route) -> String {
         .replace("{name}", "nobody")
         .replace("{action}", "retry")
         .replace("{fingerprint}", "none")
+        .replace("{alert}", "DispatchNothing")
         .replace("{number}", "0")
 }
 

@@ -42,6 +42,7 @@ async fn every_answer_matches_its_schema() {
             .path
             .replace("{id}", &job.id.to_string())
             .replace("{fingerprint}", "f-1")
+            .replace("{alert}", "DispatchStuck")
             .replace("{number}", "1");
         let query = match route.name {
             "job_by_key" => "?source=tests&key=a",

@@ -5,6 +5,7 @@ mod actions;
 mod answers;
 mod bad_input;
 mod choose;
+mod fleet;
 
 use std::time::Duration;
 

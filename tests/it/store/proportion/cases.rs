@@ -167,7 +167,17 @@ pub(super) const CASES: &[Case] = &[
     case("load::WAITING", "10001", COUNT, 0),
     case("load::PARKED", "10001", COUNT, 0),
     case("samples::FORGET", "1000", 10, 4),
-    case("samples::SINCE", "now() - interval '1 hour', 10000", 10, 2),
+    // Of 240 samples of an hour, the times are read, and then one a minute.
+    case(
+        "samples::SINCE",
+        "now() - interval '1 hour', 16000, 6000",
+        300,
+        2,
+    ),
+    case("samples::NEWEST", "1000, 128", 1_010, 2),
+    case("replicas::ENDED", "now() - interval '1 day', 50", 700, 6),
+    empty("replicas::ENDED", "now() + interval '1 day', 50", 20),
+    case("changes::STARTED", "now() - interval '1 day', 50", 60, 0),
     case(
         "due::DUE",
         "'dispatch', 128, '', 500, 1, '1970-01-01'",
