@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::auth::{SIGN_IN, SignInForm, SignedIn, recognise, sign_in, sign_in_page, sign_out};
-use super::call::Call;
+use super::call::{Call, Form};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
@@ -138,7 +138,8 @@ async fn served(
         .take(who.token.id)
         .map_err(refused(Some(&who)))?;
     let body = read_body(body).await.map_err(refused(Some(&who)))?;
-    let is_form = is_form(&parts.headers);
+    let form = is_form(&parts.headers).then(|| Form::parse(&body));
+    let form = form.transpose().map_err(refused(Some(&who)))?;
     let call = Call {
         console: Arc::clone(console),
         route,
@@ -149,7 +150,7 @@ async fn served(
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers.clone(),
         body,
-        is_form,
+        form,
     };
     check_origin(&call, reader).map_err(refused(Some(&who)))?;
     let handler = match reader {
@@ -232,7 +233,7 @@ fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
         return Ok(());
     }
     let Some(session) = &call.who.session else {
-        let is_json = !call.is_form;
+        let is_json = call.form.is_none();
         return if reader == Reader::Person || is_json {
             Ok(())
         } else {
@@ -244,11 +245,8 @@ fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
             "expected a request from a page of this console, got one of another site",
         ));
     }
-    let fields = call.form_fields();
-    if fields
-        .form_token
-        .is_some_and(|token| session.has_form_token(&token))
-    {
+    let token = call.form.as_ref().and_then(|form| form.form_token.as_ref());
+    if token.is_some_and(|token| session.has_form_token(token)) {
         Ok(())
     } else {
         Err(

@@ -6,5 +6,6 @@ pub(super) mod campaigns;
 pub(super) mod controls;
 pub(super) mod groups;
 pub(super) mod job_actions;
+pub(super) mod job_data;
 pub(super) mod jobs;
 pub(super) mod overview;

@@ -60,8 +60,7 @@ impl<'a> Frame<'a> {
         let id = format!("reason-{}", Uuid::now_v7().simple());
         html! {
             form method="post" action=(action) {
-                input type="hidden" name="form_token" value=(self.form_token());
-                input type="hidden" name="key" value=(Uuid::now_v7());
+                (self.hidden())
                 (fields)
                 label for=(id) { "Reason, for the audit log" }
                 input id=(id) name="reason" required maxlength="500" autocomplete="off";
@@ -70,8 +69,17 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Returns the fields that each form has: the token of the session, and a key, so that a second
+    /// click changes nothing.
+    pub(super) fn hidden(&self) -> Markup {
+        html! {
+            input type="hidden" name="form_token" value=(self.form_token());
+            input type="hidden" name="key" value=(Uuid::now_v7());
+        }
+    }
+
     /// Returns the token of forms of this session; empty for a program, which has none.
-    pub(in crate::console) fn form_token(&self) -> &str {
+    fn form_token(&self) -> &str {
         self.who
             .session
             .as_ref()

@@ -4,20 +4,29 @@
 pub(super) mod campaigns;
 mod confirm;
 pub(super) mod controls;
+pub(super) mod edit;
+mod effects;
 mod frame;
 pub(super) mod groups;
 pub(super) mod job;
+mod job_actions;
+mod job_data;
 pub(super) mod jobs;
 pub(super) mod overview;
+pub(super) mod unmask;
+mod waterfall;
 mod words;
 
 use axum::response::Response;
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::answer;
 use super::auth::SignedIn;
 use super::problem::Problem;
 use super::routes::Route;
+
+use words::table;
 
 pub(super) use frame::{Frame, bare};
 
@@ -59,12 +68,33 @@ fn text_of(problem: &Problem) -> Markup {
         h1 { (problem.title) }
         p.problem role="alert" { (problem.detail) "." }
         p { (problem.hint) }
-        @if let Some(now) = problem.now.as_ref().filter(|now| now.is_object()) {
-            p { "Now: " code { (now) } }
-        }
+        @if let Some(now) = problem.now.as_ref().filter(|now| now.is_object()) { (moved_on(now)) }
         p.hint {
             code { (problem.code) }
             @if let Some(id) = problem.request_id { ", request " code { (id) } }
         }
+    }
+}
+
+/// Shows what has happened to a job since a person looked at it.
+fn moved_on(now: &Value) -> Markup {
+    let text = |field: &str| now[field].as_str().unwrap_or_default();
+    let actions: Vec<Vec<Markup>> = now["last_actions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| {
+            let cell = |field: &str| html! { (one[field].as_str().unwrap_or_default()) };
+            vec![cell("at"), cell("who"), cell("action"), cell("reason")]
+        })
+        .collect();
+    html! {
+        p { "Now it is " b { (text("state")) } " at " (text("stage")) "." }
+        p.explain { (text("explanation")) }
+        @if !actions.is_empty() {
+            h2 { "What people did last" }
+            (table(&["when", "who", "action", "reason"], &actions))
+        }
+        p { a.button href=(format!("/jobs/{}", text("job"))) { "Look at the job" } }
     }
 }

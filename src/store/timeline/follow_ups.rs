@@ -32,8 +32,9 @@ pub struct FollowUps {
     pub worst: Vec<JobRow>,
 }
 
+/// The range has one value: an equality would let the planner walk the jobs by id instead.
 pub(crate) const COUNTS: &str = "
-    SELECT state, count(*) AS jobs FROM (SELECT state FROM jobs WHERE parent_id = $1 ORDER BY parent_id, id DESC LIMIT $2) newest
+    SELECT state, count(*) AS jobs FROM (SELECT state FROM jobs WHERE parent_id >= $1 AND parent_id <= $1 ORDER BY parent_id DESC, id DESC LIMIT $2) newest
     GROUP BY state ORDER BY state";
 
 /// Of the newest `$2` follow-ups.
@@ -42,7 +43,7 @@ pub(crate) const WORST: &str = concat!(
     job_columns!(),
     " FROM (SELECT id, place FROM (
             SELECT id, array_position(ARRAY['parked', 'waiting', 'running', 'ready'], state) AS place
-            FROM jobs WHERE parent_id = $1 ORDER BY parent_id, id DESC LIMIT $2) newest
+            FROM jobs WHERE parent_id >= $1 AND parent_id <= $1 ORDER BY parent_id DESC, id DESC LIMIT $2) newest
         WHERE place IS NOT NULL ORDER BY place, id LIMIT $3) worst
     JOIN jobs j ON j.id = worst.id ORDER BY worst.place, worst.id"
 );
