@@ -7,8 +7,8 @@ use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -42,8 +42,8 @@ pub(super) struct Call {
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// Whether the body is a form of a page; otherwise it is JSON.
-    pub(super) is_form: bool,
+    /// The body as a form of a page; `None` if it is JSON.
+    pub(super) form: Option<Form>,
 }
 
 /// The result of a change.
@@ -57,18 +57,38 @@ pub(super) struct Changed {
     pub(super) now: Value,
 }
 
-/// The fields that forms of pages have in addition.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct FormFields {
+/// A form of a page.
+#[derive(Debug, Default)]
+pub(super) struct Form {
     /// The token of the session.
-    #[serde(default)]
     pub(super) form_token: Option<String>,
     /// As the header `Idempotency-Key`.
-    #[serde(default)]
-    pub(super) key: Option<String>,
+    key: Option<String>,
     /// As the header `If-Match`.
-    #[serde(default)]
     pub(super) etag: Option<String>,
+    /// The other fields, without those that are empty.
+    own: Vec<(String, String)>,
+}
+
+impl Form {
+    /// Parses the body of a request.
+    ///
+    /// # Errors
+    /// `invalid_input`.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        let fields: Vec<(String, String)> = query::form(body).map_err(Problem::invalid_input)?;
+        let mut form = Self::default();
+        for (name, value) in fields {
+            match name.as_str() {
+                "form_token" => form.form_token = Some(value),
+                "key" => form.key = Some(value),
+                "etag" => form.etag = Some(value),
+                _ if value.is_empty() => {}
+                _ => form.own.push((name, value)),
+            }
+        }
+        Ok(form)
+    }
 }
 
 impl Changed {
@@ -106,18 +126,13 @@ impl Call {
         query::parse(&self.query)
     }
 
-    /// Parses the body, JSON or a form, without the fields of [`FormFields`].
+    /// Parses the body: JSON, or the own fields of a form.
     ///
     /// # Errors
     /// `invalid_input`.
     pub(super) fn input<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        if self.is_form {
-            let fields: Vec<(String, String)> = self.form()?;
-            let own = |(name, value): &(String, String)| {
-                !["form_token", "key", "etag"].contains(&name.as_str()) && !value.is_empty()
-            };
-            let own: Vec<_> = fields.into_iter().filter(own).collect();
-            let text = serde_urlencoded::to_string(own)
+        if let Some(form) = &self.form {
+            let text = serde_urlencoded::to_string(&form.own)
                 .map_err(|error| Problem::internal(error.to_string()))?;
             return query::form(text.as_bytes()).map_err(Problem::invalid_input);
         }
@@ -127,27 +142,6 @@ impl Call {
             &self.body
         };
         serde_json::from_slice(body).map_err(|error| Problem::invalid_input(error.to_string()))
-    }
-
-    /// Returns the fields of a page's form; none for JSON.
-    pub(super) fn form_fields(&self) -> FormFields {
-        if !self.is_form {
-            return FormFields::default();
-        }
-        let fields: Vec<(String, String)> = self.form().unwrap_or_default();
-        let field = |name: &str| {
-            let found = fields.iter().find(|(found, _)| found == name);
-            found.map(|(_, value)| value.clone())
-        };
-        FormFields {
-            form_token: field("form_token"),
-            key: field("key"),
-            etag: field("etag"),
-        }
-    }
-
-    fn form(&self) -> Result<Vec<(String, String)>, Problem> {
-        query::form(&self.body).map_err(Problem::invalid_input)
     }
 
     /// Returns a part of the path.
@@ -181,7 +175,7 @@ impl Call {
         let tag = match header.transpose() {
             Err(_) => return Err(wrong_tag()),
             Ok(Some(tag)) => Some(tag.to_owned()),
-            Ok(None) => self.form_fields().etag,
+            Ok(None) => self.form.as_ref().and_then(|form| form.etag.clone()),
         };
         match tag {
             None => Ok(Target::Id(id)),
@@ -224,7 +218,7 @@ impl Call {
         let key = match header.map(|value| value.to_str()).transpose() {
             Err(_) => return Err(wrong_key()),
             Ok(Some(key)) => key.trim_matches('"').to_owned(),
-            Ok(None) => match self.form_fields().key {
+            Ok(None) => match self.form.as_ref().and_then(|form| form.key.clone()) {
                 Some(key) => key,
                 None => return Ok(None),
             },
@@ -335,17 +329,18 @@ pub(super) fn of_job(result: ActionResult) -> Result<Changed, ActFault> {
         ActionResult::Refused(_, why) => Err(Problem::not_possible(why).into()),
         ActionResult::NoSuchJob => Err(Problem::not_found("there is no such job").into()),
         ActionResult::MovedOn {
+            job,
             generation,
             epoch,
             state,
             stage,
-            ..
         } => {
             let mut problem = Problem::moved_on(format!(
                 "expected the job as it was when it was shown; now it is {state} at stage {stage}"
             ));
-            problem.now =
-                Some(json!({"etag": tag(generation.0, epoch.0), "state": state, "stage": stage}));
+            problem.now = Some(
+                json!({"job": job, "etag": tag(generation.0, epoch.0), "state": state, "stage": stage}),
+            );
             Err(problem.into())
         }
     }

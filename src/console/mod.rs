@@ -17,6 +17,7 @@ mod changes;
 mod choose;
 mod in_force;
 mod live;
+mod mask;
 mod openapi;
 mod pages;
 mod panels;

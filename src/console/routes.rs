@@ -116,15 +116,19 @@ macro_rules! handler {
 }
 pub(super) use handler;
 
-/// Declares a route that reads: for people too, if it names a page.
+/// Declares a route that reads: for everybody who may read everything, or for `$access`; for people
+/// too, if it names a page.
 macro_rules! reads {
-    ($name:literal, $path:literal, $about:literal, [$($parameter:literal: $means:literal),*], $output:ty, $api:path $(, $page:path)?) => {
+    ($name:literal, $($rest:tt)*) => {
+        crate::console::routes::reads!(for crate::console::routes::VIEWER; $name, $($rest)*)
+    };
+    (for $access:expr; $name:literal, $path:literal, $about:literal, [$($parameter:literal: $means:literal),* $(,)?], $output:ty, $api:path $(, $page:path)?) => {
         Route {
             name: $name,
             method: axum::http::Method::GET,
             path: $path,
             about: $about,
-            access: crate::console::routes::VIEWER,
+            access: $access,
             action: None,
             parameters: &[$(crate::console::routes::Parameter { name: $parameter, about: $means }),*],
             input: None,
@@ -145,9 +149,18 @@ macro_rules! reads {
 pub(super) use reads;
 
 /// Declares a route that changes something: by JSON, and by the form of a page, which leads to
-/// `$then` afterwards.
+/// `$then` afterwards, or is answered by the page that is named.
 macro_rules! acts {
     ($name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path, $then:expr) => {
+        crate::console::routes::acts!(by |call| {
+            Box::pin(async move {
+                let answer = $act(&call).await?;
+                let then: fn(&crate::console::call::Call, &$output) -> String = $then;
+                Ok(crate::console::answer::see_other(&then(&call, &answer)))
+            })
+        }; $name, $path, $about, $action, $is_scoped, $input => $output, $act)
+    };
+    (by $page:expr; $name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path) => {
         Route {
             name: $name,
             method: axum::http::Method::POST,
@@ -165,13 +178,7 @@ macro_rules! acts {
             api: Some(|call| {
                 Box::pin(async move { crate::console::answer::json(&$act(&call).await?) })
             }),
-            page: Some(|call| {
-                Box::pin(async move {
-                    let answer = $act(&call).await?;
-                    let then: fn(&crate::console::call::Call, &$output) -> String = $then;
-                    Ok(crate::console::answer::see_other(&then(&call, &answer)))
-                })
-            }),
+            page: Some($page),
         }
     };
 }
@@ -194,6 +201,7 @@ pub(super) const JSON: &str = "application/json";
 static ROUTES: &[&[Route]] = &[
     api::jobs::ROUTES,
     api::job_actions::ROUTES,
+    api::job_data::ROUTES,
     api::overview::ROUTES,
     api::fleet::ROUTES,
     api::alerts::ROUTES,

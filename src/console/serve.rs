@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::auth::{SIGN_IN, SignInForm, SignedIn, recognise, sign_in, sign_in_page, sign_out};
-use super::call::Call;
+use super::call::{Call, Form};
 use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
@@ -175,7 +175,8 @@ async fn served(
         who.in_force = in_force::read(console).await;
     }
     let body = read_body(body).await.map_err(refused(Some(&who)))?;
-    let is_form = is_form(&parts.headers);
+    let form = is_form(&parts.headers).then(|| Form::parse(&body));
+    let form = form.transpose().map_err(refused(Some(&who)))?;
     let call = Call {
         console: Arc::clone(console),
         route,
@@ -186,7 +187,7 @@ async fn served(
         query: query::without_refresh(parts.uri.query().unwrap_or_default()),
         headers: parts.headers.clone(),
         body,
-        is_form,
+        form,
     };
     check_origin(&call, reader).map_err(refused(Some(&who)))?;
     let handler = match reader {
@@ -269,7 +270,7 @@ fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
         return Ok(());
     }
     let Some(session) = &call.who.session else {
-        let is_json = !call.is_form;
+        let is_json = call.form.is_none();
         return if reader == Reader::Person || is_json {
             Ok(())
         } else {
@@ -281,11 +282,8 @@ fn check_origin(call: &Call, reader: Reader) -> Result<(), Problem> {
             "expected a request from a page of this console, got one of another site",
         ));
     }
-    let fields = call.form_fields();
-    if fields
-        .form_token
-        .is_some_and(|token| session.has_form_token(&token))
-    {
+    let token = call.form.as_ref().and_then(|form| form.form_token.as_ref());
+    if token.is_some_and(|token| session.has_form_token(token)) {
         Ok(())
     } else {
         Err(

@@ -19,7 +19,8 @@ pub struct PathChange {
 const LIMIT: usize = 200;
 
 /// Returns the differences, in the order of the paths.
-pub(super) fn diff(before: &Value, after: &Value) -> Vec<PathChange> {
+#[must_use]
+pub fn diff(before: &Value, after: &Value) -> Vec<PathChange> {
     let mut changes = Vec::new();
     compare(String::new(), Some(before), Some(after), &mut changes);
     if changes.len() > LIMIT {

@@ -1,18 +1,16 @@
 //! Shows what a job works with: its input, its earlier inputs and the outputs of its stages. Secrets
 //! are not part of it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::OperationError;
-use crate::message::without_secrets;
-use crate::store::{
-    Action, ActionResult, Actor, CheckpointRow, InputVersion, JobChange, Store, Target,
-};
+use super::inputs::{EarlierInput, JobInputs, inputs};
+use crate::store::{Action, ActionResult, Actor, CheckpointRow, JobChange, Store, Target};
 
 /// The personal data of a job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Unmasked {
     /// The input, as [`super::edit_input`] takes it; `None` if it is sealed, since this version does
     /// not know its schema.
@@ -21,20 +19,6 @@ pub struct Unmasked {
     pub earlier: Vec<EarlierInput>,
     /// The outputs of all generations.
     pub outputs: Vec<CheckpointRow>,
-}
-
-/// An input that was replaced.
-#[derive(Debug, Clone, Serialize)]
-pub struct EarlierInput {
-    /// Its number, for [`super::restore_input`].
-    pub version: i32,
-    /// When it was replaced.
-    #[serde(with = "time::serde::rfc3339")]
-    pub replaced_at: OffsetDateTime,
-    /// Who replaced it.
-    pub replaced_by: String,
-    /// The input.
-    pub input: Value,
 }
 
 /// Returns the input and the outputs of a job. The audit row is committed before anything is read,
@@ -58,28 +42,11 @@ pub async fn unmask(
     let ActionResult::Done { job, .. } = &result else {
         return Ok((result, None));
     };
-    let (input, earlier) = store.inputs(*job).await?;
-    let earlier = earlier.into_iter().map(shown).collect::<Result<_, _>>()?;
+    let JobInputs { input, earlier } = inputs(store, *job).await?;
     let unmasked = Unmasked {
-        input: input.as_deref().map(without_secrets).transpose()?,
+        input,
         earlier,
         outputs: store.checkpoints(*job).await?,
     };
     Ok((result, Some(unmasked)))
-}
-
-fn shown(one: InputVersion) -> Result<EarlierInput, serde_json::Error> {
-    let InputVersion {
-        version,
-        replaced_at,
-        replaced_by,
-        payload,
-    } = one;
-    let input = without_secrets(&payload)?;
-    Ok(EarlierInput {
-        version,
-        replaced_at,
-        replaced_by,
-        input,
-    })
 }

@@ -4,8 +4,8 @@
 use super::{
     audit_rows, backlog, campaigns, cancel_many, causes, changes, control_list, controls,
     dead_letters, discard_many, due, failure_groups, failure_sightings, group_difference, headers,
-    inspect, kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases, repeats,
-    replicas, resolve, samples, stuck, takeover, ways,
+    inspect, job_places, kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases,
+    repeats, replicas, resolve, samples, stuck, takeover, timeline, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -128,6 +128,8 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("inspect::CHECKPOINTS", inspect::CHECKPOINTS),
     ("inspect::ATTEMPTS", inspect::ATTEMPTS),
     ("inspect::EFFECTS", inspect::EFFECTS),
+    ("job_places::IN_CAMPAIGNS", job_places::IN_CAMPAIGNS),
+    ("job_places::UNPUBLISHED", job_places::UNPUBLISHED),
     ("listing::AMONG", listing::AMONG),
     ("listing::COUNT_AMONG", listing::COUNT_AMONG),
     ("open_jobs::OPEN", open_jobs::OPEN),
@@ -157,4 +159,10 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("resolve::COUNT_OF_CODE", resolve::COUNT_OF_CODE),
     ("samples::NEWEST", samples::NEWEST),
     ("samples::SINCE", samples::SINCE),
+    ("timeline::CHECKPOINTS", timeline::CHECKPOINTS),
+    ("timeline::ATTEMPTS", timeline::ATTEMPTS),
+    ("timeline::EFFECTS", timeline::EFFECTS),
+    ("timeline::ENDS", timeline::ENDS),
+    ("timeline::COUNTS", timeline::COUNTS),
+    ("timeline::WORST", timeline::WORST),
 ];

@@ -2,9 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::jobs::{Reason, act};
+use super::job_data::document;
+use super::jobs::{Reason, act, to_job, told};
 use crate::console::call::{Call, Changed, of_job};
 use crate::console::problem::Problem;
 use crate::console::routes::{Route, acts};
@@ -19,10 +19,6 @@ pub(in crate::console) const ROUTES: &[Route] = &[
     acts!("edit_input", "/jobs/{id}/input", "Replaces the input of a job, which starts again at its first stage", EditInput, true, Input => Edited, edit_input, to_edited),
     acts!("restore_input", "/jobs/{id}/restore", "Restores an input that a job had before an edit", RestoreInput, true, Restore => Edited, restore_input, to_edited),
 ];
-
-fn to_job(call: &Call, _: &Changed) -> String {
-    format!("/jobs/{}", call.path["id"])
-}
 
 fn to_edited(call: &Call, edited: &Edited) -> String {
     to_job(call, &edited.result)
@@ -54,7 +50,8 @@ struct Skip {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Effect {
-    /// The key of the effect.
+    /// The key of the effect. A form names it `effect`, since its `key` is the Idempotency-Key.
+    #[serde(alias = "effect")]
     key: String,
     /// Whether it is done.
     done: bool,
@@ -145,8 +142,7 @@ async fn mark_effect(call: &Call) -> Result<Changed, Problem> {
 
 async fn edit_input(call: &Call) -> Result<Edited, Problem> {
     let Input { input, reason } = call.input()?;
-    let document: Value = serde_json::from_str(&input)
-        .map_err(|error| Problem::invalid_input(format!("the input is no JSON: {error}")))?;
+    let document = document(&input)?;
     edited(call, &reason, async |actor, target| {
         operations::edit_input(call.acts(), actor, target, &document).await
     })
@@ -179,7 +175,7 @@ async fn edited(
         (diff, kept_as) = (edited.diff, edited.kept_as);
         of_job(edited.result)
     });
-    let result = result.await?;
+    let result = told(call, result.await).await?;
     Ok(Edited {
         result,
         diff,

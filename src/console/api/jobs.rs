@@ -2,226 +2,119 @@
 
 use std::time::Duration;
 
-use axum::http::Method;
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::console::call::{ActFault, Call, Changed, of_job, tag};
+use crate::console::mask::masked;
 use crate::console::problem::Problem;
 use crate::console::query;
-use crate::console::routes::{Access, JSON, Parameter, Route, handler, schema};
+use crate::console::routes::{Access, Route, acts, reads};
 use crate::console::{answer, pages};
 use crate::job::{JobId, JobState};
 use crate::operations::{self, Explained};
 use crate::store::{
-    Action, ActionResult, Actor, InvalidCode, JobFilter, JobRow, JobView, Stopped, Store, Target,
+    ActionResult, Actor, AuditFilter, InvalidCode, JobFilter, JobRow, JobView, Role, Stopped,
+    Store, Target, Timeline,
 };
 
-const VIEWER: Access = Access::From {
-    role: crate::store::Role::Viewer,
-    is_scoped: true,
-};
-const OPERATOR: Access = Access::From {
-    role: crate::store::Role::Operator,
+/// Everybody who may read; a limited token sees its own jobs.
+pub(super) const VIEWER: Access = Access::From {
+    role: Role::Viewer,
     is_scoped: true,
 };
 const PRODUCER: Access = Access::From {
-    role: crate::store::Role::Producer,
+    role: Role::Producer,
     is_scoped: true,
 };
 /// The longest wait for a job to end.
 const LONGEST_WAIT: u64 = 30;
 /// How often a job is looked at during a wait.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-const FILTERS: &[Parameter] = &[
-    Parameter {
-        name: "state",
-        about: "ready, running, waiting, succeeded, cancelled or parked",
-    },
-    Parameter {
-        name: "pipeline",
-        about: "the pipeline",
-    },
-    Parameter {
-        name: "organization",
-        about: "the organization",
-    },
-    Parameter {
-        name: "source",
-        about: "the source",
-    },
-    Parameter {
-        name: "parent",
-        about: "the job whose follow-ups to list",
-    },
-    Parameter {
-        name: "code",
-        about: "the error code, or its beginning and `*`",
-    },
-    Parameter {
-        name: "group",
-        about: "the failure group",
-    },
-    Parameter {
-        name: "key",
-        about: "the dedupe key",
-    },
-    Parameter {
-        name: "replica",
-        about: "the replica that owns it",
-    },
-    Parameter {
-        name: "cause",
-        about: "the key of what it waits for",
-    },
-    Parameter {
-        name: "stage",
-        about: "the stage",
-    },
-    Parameter {
-        name: "since",
-        about: "accepted at this time or later, RFC 3339",
-    },
-    Parameter {
-        name: "item",
-        about: "the work item that it changed",
-    },
-    Parameter {
-        name: "before",
-        about: "the cursor of the next page",
-    },
-    Parameter {
-        name: "limit",
-        about: "rows, 1 to 200; 50 by default",
-    },
-];
-
-/// Describes an action on a job.
-macro_rules! action {
-    ($name:literal, $path:literal, $about:literal, $access:expr, $action:expr, $input:ty, $function:path) => {
-        Route {
-            name: $name,
-            method: Method::POST,
-            path: $path,
-            about: $about,
-            access: $access,
-            action: Some($action),
-            parameters: &[],
-            input: Some(schema::<$input>),
-            output: schema::<Changed>,
-            media_type: JSON,
-            api: Some(|call| Box::pin(async move { answer::json(&$function(&call).await?) })),
-            page: Some(|call| {
-                Box::pin(async move {
-                    $function(&call).await?;
-                    Ok(answer::see_other(&format!("/jobs/{}", call.path["id"])))
-                })
-            }),
-        }
-    };
-}
+/// How many rows of the audit log are told to somebody whose job has moved on.
+const LAST_ACTIONS: i64 = 5;
 
 pub(in crate::console) const ROUTES: &[Route] = &[
-    Route {
-        name: "list_jobs",
-        method: Method::GET,
-        path: "/jobs",
-        about: "Lists jobs, the newest first",
-        access: VIEWER,
-        action: None,
-        parameters: FILTERS,
-        input: None,
-        output: schema::<JobPage>,
-        media_type: JSON,
-        api: Some(handler!(list)),
-        page: Some(handler!(pages::jobs::page)),
-    },
-    Route {
-        name: "job_by_key",
-        method: Method::GET,
-        path: "/jobs/by-key",
-        about: "Returns a job by its source and dedupe key, and waits for its end if asked to",
-        access: PRODUCER,
-        action: None,
-        parameters: &[
-            Parameter {
-                name: "source",
-                about: "the source; a producer's own by default",
-            },
-            Parameter {
-                name: "key",
-                about: "the dedupe key",
-            },
-            Parameter {
-                name: "wait",
-                about: "seconds to wait for the end, 30 at most",
-            },
+    reads!(
+        for VIEWER;
+        "list_jobs",
+        "/jobs",
+        "Lists jobs, the newest first",
+        [
+            "state": "ready, running, waiting, succeeded, cancelled or parked",
+            "pipeline": "the pipeline",
+            "organization": "the organization",
+            "source": "the source",
+            "parent": "the job whose follow-ups to list",
+            "code": "the error code, or its beginning and `*`",
+            "group": "the failure group",
+            "key": "the dedupe key",
+            "replica": "the replica that owns it",
+            "cause": "the key of what it waits for",
+            "stage": "the stage",
+            "since": "accepted at this time or later, RFC 3339",
+            "item": "the work item that it changed",
+            "before": "the cursor of the next page",
+            "limit": "rows, 1 to 200; 50 by default",
         ],
-        input: None,
-        output: schema::<JobRow>,
-        media_type: JSON,
-        api: Some(handler!(by_key)),
-        page: None,
-    },
-    Route {
-        name: "show_job",
-        method: Method::GET,
-        path: "/jobs/{id}",
-        about: "Returns a job with its history; the ETag is `generation.epoch`",
-        access: VIEWER,
-        action: None,
-        parameters: &[],
-        input: None,
-        output: schema::<JobView>,
-        media_type: JSON,
-        api: Some(handler!(show)),
-        page: Some(handler!(pages::job::page)),
-    },
-    Route {
-        name: "explain_job",
-        method: Method::GET,
-        path: "/jobs/{id}/explain",
-        about: "Explains in a sentence the state of a job, its cause and what happens next",
-        access: VIEWER,
-        action: None,
-        parameters: &[],
-        input: None,
-        output: schema::<Explained>,
-        media_type: JSON,
-        api: Some(handler!(explain)),
-        page: None,
-    },
-    action!(
-        "retry_job",
-        "/jobs/{id}/retry",
-        "Makes a job due now, with all its attempts",
-        OPERATOR,
-        Action::Retry,
-        Reason,
-        retry
+        JobPage,
+        list,
+        pages::jobs::page
     ),
-    action!(
-        "cancel_job",
-        "/jobs/{id}/cancel",
-        "Cancels a job and its open follow-ups",
-        PRODUCER,
-        Action::Cancel,
-        Reason,
-        cancel
+    reads!(
+        for PRODUCER;
+        "job_by_key",
+        "/jobs/by-key",
+        "Returns a job by its source and dedupe key, and waits for its end if asked to",
+        [
+            "source": "the source; a producer's own by default",
+            "key": "the dedupe key",
+            "wait": "seconds to wait for the end, 30 at most",
+        ],
+        JobRow,
+        by_key
     ),
-    action!(
-        "configure_job",
-        "/jobs/{id}/configure",
-        "Sets the account that a job waits for",
-        PRODUCER,
-        Action::Configure,
-        Account,
-        configure
+    reads!(
+        for VIEWER;
+        "show_job",
+        "/jobs/{id}",
+        "Returns a job with its history, outputs masked; the ETag is `generation.epoch`",
+        [],
+        JobView,
+        show,
+        pages::job::page
     ),
+    reads!(
+        for VIEWER;
+        "explain_job",
+        "/jobs/{id}/explain",
+        "Explains in a sentence the state of a job, its cause and what happens next",
+        [],
+        Explained,
+        explain
+    ),
+    reads!(
+        for VIEWER;
+        "job_timeline",
+        "/jobs/{id}/timeline",
+        "Returns what a job did and waited for, without a gap, and what else happened when",
+        [],
+        Timeline,
+        timeline
+    ),
+    acts!("retry_job", "/jobs/{id}/retry", "Makes a job due now, with all its attempts", Retry, true, Reason => Changed, retry, to_job),
+    acts!("cancel_job", "/jobs/{id}/cancel", "Cancels a job and its open follow-ups", Cancel, true, Reason => Changed, cancel, to_job),
+    acts!("configure_job", "/jobs/{id}/configure", "Sets the account that a job waits for", Configure, true, Account => Changed, configure, to_job),
 ];
+
+/// Returns the page that a form leads to.
+pub(super) fn to_job(call: &Call, _: &Changed) -> String {
+    format!("/jobs/{}", call.path["id"])
+}
 
 /// The reason of an action.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -402,14 +295,29 @@ async fn show(call: Call) -> Result<Response, Problem> {
     answer::json_tagged(&view, &tag(view.row.generation, view.row.epoch))
 }
 
-/// Reads the job of the path with its history.
-///
-/// # Errors
-/// `not_found`.
-pub(in crate::console) async fn view(call: &Call) -> Result<JobView, Problem> {
+/// Reads the job of the path with its history; what may name a person in its outputs is masked.
+async fn view(call: &Call) -> Result<JobView, Problem> {
     let id = call.job().await?.id;
     let view = call.reads().job_view(id).await?;
-    view.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+    let mut view = view.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))?;
+    for done in &mut view.checkpoints {
+        done.output = masked(&done.output, &call.console.parts.keyring);
+    }
+    Ok(view)
+}
+
+/// Reads the course of the job of the path.
+///
+/// # Errors
+/// `not_found`, `postgres_away`.
+pub(in crate::console) async fn read_timeline(call: &Call) -> Result<Timeline, Problem> {
+    let id = call.job().await?.id;
+    let timeline = call.reads().timeline(id).await?;
+    timeline.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+}
+
+async fn timeline(call: Call) -> Result<Response, Problem> {
+    answer::json(&read_timeline(&call).await?)
 }
 
 async fn explain(call: Call) -> Result<Response, Problem> {
@@ -444,7 +352,7 @@ async fn configure(call: &Call) -> Result<Changed, Problem> {
 /// Carries out an action on the job of the path.
 ///
 /// # Errors
-/// Errors of the action.
+/// Errors of the action; `moved_on` with what has happened to the job meanwhile.
 pub(in crate::console) async fn act(
     call: &Call,
     reason: &str,
@@ -452,8 +360,39 @@ pub(in crate::console) async fn act(
 ) -> Result<Changed, Problem> {
     let actor = call.actor(reason)?;
     let target = call.target().await?;
-    call.once(&actor, async |store, actor| {
+    let acted = call.once(&actor, async |store, actor| {
         of_job(action(store, actor, &target).await?)
-    })
-    .await
+    });
+    told(call, acted.await).await
+}
+
+/// Adds to `moved_on` what has happened: where the job stands, and what people did last.
+///
+/// # Errors
+/// The problem that it is given.
+pub(super) async fn told<T>(call: &Call, acted: Result<T, Problem>) -> Result<T, Problem> {
+    let mut problem = match acted {
+        Err(problem) if problem.code == "moved_on" => problem,
+        other => return other,
+    };
+    // What cannot be read is left out: that the job has moved on is the answer.
+    if let Ok(row) = call.job().await
+        && let Some(now) = problem.now.as_mut()
+    {
+        if let Ok(explained) = operations::explain(call.reads(), &row).await {
+            now["explanation"] = explained.explanation.into();
+        }
+        let of_job = AuditFilter {
+            job: Some(row.id),
+            ..AuditFilter::default()
+        };
+        if let Ok(page) = call.reads().audit_rows(&of_job, None, LAST_ACTIONS).await {
+            let last = page.rows.iter().map(|row| {
+                let at = row.at.format(&Rfc3339).unwrap_or_default();
+                json!({"at": at, "who": row.who, "action": row.action, "reason": row.reason})
+            });
+            now["last_actions"] = last.collect();
+        }
+    }
+    Err(problem)
 }

@@ -8,5 +8,6 @@ pub(super) mod controls;
 pub(super) mod fleet;
 pub(super) mod groups;
 pub(super) mod job_actions;
+pub(super) mod job_data;
 pub(super) mod jobs;
 pub(super) mod overview;

@@ -105,7 +105,7 @@ fn of_page(call: &Call, page: &str) -> Result<Call, Problem> {
         query: query::without_refresh(query),
         headers: call.headers.clone(),
         body: Bytes::new(),
-        is_form: false,
+        form: None,
     })
 }
 
@@ -182,7 +182,8 @@ async fn look(watched: &Watched) -> Result<String, Problem> {
         query: call.query.clone(),
         headers: call.headers.clone(),
         body: Bytes::new(),
-        ..*call
+        form: None,
+        route: call.route,
     };
     let page = call
         .route

@@ -121,10 +121,10 @@ fn figure(chart: &Chart, charts: &Charts, changes: &[Change]) -> Markup {
             }
             svg viewBox=(format!("0 0 {WIDTH} {whole}")) role="img" aria-label=(format!("{}, at most {}", chart.title, short(most))) {
                 @for (at, label) in hours(charts) {
-                    line.axis x1=(at) y1=(ABOVE) x2=(at) y2=(ABOVE + HEIGHT) {}
+                    line.rule x1=(at) y1=(ABOVE) x2=(at) y2=(ABOVE + HEIGHT) {}
                     text.axis-label x=(at) y=(whole - 3.0) { (label) }
                 }
-                line.axis x1="0" y1=(ABOVE + HEIGHT) x2=(WIDTH) y2=(ABOVE + HEIGHT) {}
+                line.rule x1="0" y1=(ABOVE + HEIGHT) x2=(WIDTH) y2=(ABOVE + HEIGHT) {}
                 text.axis-label x="0" y=(ABOVE - 4.0) { (short(most)) }
                 @for change in changes {
                     @if let Some(at) = x(change.at) {

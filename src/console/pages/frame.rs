@@ -99,7 +99,7 @@ impl<'a> Frame<'a> {
     /// Returns what is in force. Who did it and why is for those who see every organization.
     fn bar(&self) -> Markup {
         html! {
-            aside.bar data-part="bar" role="status" aria-label="In force" {
+            aside.in-force data-part="bar" role="status" aria-label="In force" {
                 @for line in &self.who.in_force {
                     p {
                         (line.text) " "
@@ -115,13 +115,11 @@ impl<'a> Frame<'a> {
 
     /// Returns a form that changes something, with its own fields and the reason.
     pub(super) fn form(&self, action: &str, title: &str, fields: &Markup) -> Markup {
-        self.forms.set(self.forms.get() + 1);
-        let key = format!("{}-{}", self.render, self.forms.get());
+        let hidden = self.hidden();
         let id = format!("reason-{}", self.forms.get());
         html! {
             form method="post" action=(action) {
-                input type="hidden" name="form_token" value=(self.form_token());
-                input type="hidden" name="key" value=(key);
+                (hidden)
                 (fields)
                 label for=(id) { "Reason, for the audit log" }
                 input id=(id) name="reason" required maxlength="500" autocomplete="off";
@@ -130,8 +128,19 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Returns the fields that each form has: the token of the session, and a key, so that a second
+    /// click changes nothing.
+    pub(super) fn hidden(&self) -> Markup {
+        self.forms.set(self.forms.get() + 1);
+        let key = format!("{}-{}", self.render, self.forms.get());
+        html! {
+            input type="hidden" name="form_token" value=(self.form_token());
+            input type="hidden" name="key" value=(key);
+        }
+    }
+
     /// Returns the token of forms of this session; empty for a program, which has none.
-    pub(in crate::console) fn form_token(&self) -> &str {
+    fn form_token(&self) -> &str {
         self.who
             .session
             .as_ref()

@@ -1,62 +1,76 @@
 //! One job: why it is not done, and what can be done about it.
 
-use axum::http::header::ETAG;
+use axum::http::HeaderMap;
+use axum::http::header::{ETAG, HOST};
 use axum::response::Response;
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::Frame;
+use super::effects::effects;
+use super::job_actions::actions;
+use super::job_data::data;
 use super::jobs::rows;
-use super::words::{span, state, table, time};
+use super::waterfall::waterfall;
+use super::words::{copyable, state, table, time};
 use crate::console::answer;
-use crate::console::api::jobs::view;
+use crate::console::api::job_data::read_data;
+use crate::console::api::jobs::read_timeline;
 use crate::console::call::{Call, tag};
 use crate::console::problem::Problem;
-use crate::job::JobState;
 use crate::operations;
-use crate::store::{JobRow, JobView};
+use crate::store::{AuditFilter, AuditPage, FollowUps, JobPlaces, JobRow, UnpublishedEvents};
+
+/// How many rows of the audit log are shown.
+const AUDIT_ROWS: i64 = 50;
+
+/// The query of the page.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drawing {
+    /// Whether the waterfall is drawn to scale.
+    #[serde(default)]
+    scale: bool,
+}
 
 /// Answers `/jobs/{id}`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
-    let view = view(&call).await?;
-    let explained = operations::explain(call.reads(), &view.row).await?;
-    let title = format!("{} {}", view.row.source, view.row.dedupe_key);
+    let drawing: Drawing = call.query()?;
+    let timeline = read_timeline(&call).await?;
+    let row = &timeline.job;
+    let explained = operations::explain(call.reads(), row).await?;
+    let places = call.reads().job_places(row.id).await?;
+    let data_of_job = read_data(&call, row.id).await?;
+    let events = call.reads().unpublished_events(row.id).await?;
+    let audit = audit_of(&call, row).await?;
+    let title = format!("{} {}", row.source, row.dedupe_key);
+    let may = |action| call.who.token.role.may(action);
     let content = html! {
-        h1 { (state(view.row.state)) " " (title) }
+        h1 { (state(row.state)) " " (title) }
         p.explain #explain data-part="explain" { (explained.explanation) }
-        (actions(&view.row))
-        (facts(&view.row))
-        section #stages data-part="stages" { h2 { "Stages" } (stages(&view)) }
-        section #attempts data-part="attempts" { h2 { "Attempts that failed" } (attempts(&view)) }
-        section #effects data-part="effects" { h2 { "Effects" } (effects(&view)) }
-        @if !view.children.is_empty() {
-            section #follow-ups data-part="follow-ups" { h2 { "Follow-ups" } (rows(&view.children)) }
-        }
+        (actions(&timeline, call.who.token.role))
+        (facts(row, places.as_ref(), &call.headers))
+        section #waterfall data-part="waterfall" { h2 { "What it did and waited for" } (waterfall(&timeline, drawing.scale)) (ends(&timeline.ends, row)) }
+        section #effects data-part="effects" { h2 { "Effects" } (effects(&timeline, may(crate::store::Action::MarkEffect))) }
+        (follow_ups(&timeline.follow_ups, row))
+        section #data data-part="data" { h2 { "Input and outputs" } (data(&data_of_job, row, call.who.token.role)) }
+        section #events data-part="events" { h2 { "Events not published yet" } (unpublished(&events, row)) }
+        section #audit data-part="audit" { h2 { "What people did" } (audit_table(&audit, row)) }
     };
-    let mut response = answer::page(Frame::of(&call.who).page(&title, &content));
-    let tag = tag(view.row.generation, view.row.epoch);
-    answer::set(&mut response, ETAG, &format!("\"{tag}\""));
-    Ok(response)
+    Ok(answer::page(Frame::of(&call.who).page(&title, &content)))
 }
 
-/// Returns links to the actions; each leads to a page that asks for the reason.
-fn actions(row: &JobRow) -> Markup {
-    let is_done = matches!(row.state, JobState::Succeeded | JobState::Cancelled);
-    let waits = row.wait_reason.as_deref() == Some("configuration");
-    html! {
-        nav.actions aria-label="Actions" {
-            @if !is_done {
-                a.button href=(format!("/jobs/{}/confirm/retry", row.id)) data-key="r" { "Retry" }
-                @if waits { a.button href=(format!("/jobs/{}/confirm/configure", row.id)) { "Choose the account" } }
-                a.button href=(format!("/jobs/{}/confirm/cancel", row.id)) { "Cancel" }
-            }
-        }
-    }
+async fn audit_of(call: &Call, row: &JobRow) -> Result<AuditPage, Problem> {
+    let filter = AuditFilter {
+        job: Some(row.id),
+        ..AuditFilter::default()
+    };
+    Ok(call.reads().audit_rows(&filter, None, AUDIT_ROWS).await?)
 }
 
-fn facts(row: &JobRow) -> Markup {
+fn facts(row: &JobRow, places: Option<&JobPlaces>, headers: &HeaderMap) -> Markup {
     html! {
         dl.facts {
-            dt { "Id" } dd.mono { (row.id) }
             dt { "Organization" } dd { a href=(format!("/jobs?organization={}", row.organization)) { (row.organization) } }
             dt { "Pipeline, stage" } dd { (row.pipeline) ", " (row.stage) }
             dt { "Attempt, generation, epoch" } dd { (row.attempt) ", " (row.generation) ", " (row.epoch) }
@@ -69,80 +83,131 @@ fn facts(row: &JobRow) -> Markup {
                 dd { code { (code) } " " (row.error_message.as_deref().unwrap_or_default()) }
             }
             @if let Some(hint) = &row.error_hint { dt { "What to do" } dd { (hint) } }
+            @if let Some(places) = places { (appears(places)) }
+        }
+        details {
+            summary { "To copy" }
+            (copies(row, places.and_then(|places| places.trace.as_deref()), headers))
         }
     }
 }
 
-fn stages(view: &JobView) -> Markup {
-    if view.checkpoints.is_empty() {
-        return html! { p { "No stage is finished yet." } };
+/// Links to the failure group and the campaigns.
+fn appears(places: &JobPlaces) -> Markup {
+    html! {
+        @if let Some(group) = &places.group {
+            dt { "Failure group" } dd { a.mono href=(format!("/groups/{group}")) { (group) } }
+        }
+        @if !places.campaigns.is_empty() {
+            dt { "Campaigns" }
+            dd {
+                @for one in &places.campaigns {
+                    a href=(format!("/campaigns/{}", one.campaign)) { (one.action) " " (one.campaign) } " (" (one.state) "; this job: " (one.item)
+                    @if let Some(why) = &one.why { ", " (why) } ") "
+                }
+            }
+        }
     }
-    let rows: Vec<Vec<Markup>> = view
-        .checkpoints
-        .iter()
-        .map(|done| {
-            vec![
-                html! { (done.stage) },
-                html! { (done.generation) },
-                html! { (done.attempt) },
-                html! { (done.replica) },
-                html! { (done.duration_ms) " ms" },
-                time(done.finished_at, view.row.now),
-            ]
-        })
-        .collect();
-    table(
-        &[
-            "stage",
-            "generation",
-            "attempt",
-            "replica",
-            "took",
-            "finished",
-        ],
-        &rows,
-    )
 }
 
-fn attempts(view: &JobView) -> Markup {
-    if view.attempts.is_empty() {
-        return html! { p { "None." } };
+/// Texts for other tools. A token is never part of them.
+fn copies(row: &JobRow, trace: Option<&str>, headers: &HeaderMap) -> Markup {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let scheme = if host
+        .is_some_and(|host| host.starts_with("127.0.0.1") || host.starts_with("localhost"))
+    {
+        "http"
+    } else {
+        "https"
+    };
+    let curl = format!(
+        "curl -H \"Authorization: Bearer $TOKEN\" {scheme}://{}/api/v1/jobs/{}",
+        host.unwrap_or("localhost"),
+        row.id
+    );
+    html! {
+        dl.facts {
+            dt { "Id" } dd { (copyable("Id", &row.id.to_string())) }
+            dt { "Key" } dd { (copyable("Key", &row.dedupe_key)) }
+            @if let Some(trace) = trace { dt { "Trace" } dd { (copyable("Trace", trace)) } }
+            dt { "Command" } dd { (copyable("Command", &format!("dispatch jobs show {}", row.id))) }
+            dt { "API" } dd { (copyable("API", &curl)) }
+            dt { "Log lines with" } dd { (copyable("Log lines with", &format!("\"job.id\":\"{}\"", row.id))) }
+        }
     }
-    let rows: Vec<Vec<Markup>> = view
-        .attempts
-        .iter()
-        .map(|attempt| {
-            vec![
-                html! { (attempt.stage) ", attempt " (attempt.attempt) },
-                html! { (attempt.outcome) },
-                html! { code { (attempt.error_code) } },
-                html! { (attempt.message) },
-                html! { (span(attempt.duration_ms / 1000)) },
-                time(attempt.at, view.row.now),
-            ]
-        })
-        .collect();
-    table(
-        &["stage", "outcome", "code", "message", "took", "when"],
-        &rows,
-    )
 }
 
-fn effects(view: &JobView) -> Markup {
-    if view.effects.is_empty() {
-        return html! { p { "None." } };
+fn ends(ends: &[crate::store::ReplicaEnd], row: &JobRow) -> Markup {
+    if ends.is_empty() {
+        return html! {};
     }
-    let rows: Vec<Vec<Markup>> = view
-        .effects
+    let rows: Vec<Vec<Markup>> = ends
         .iter()
-        .map(|effect| {
+        .map(|end| {
             vec![
-                html! { (effect.stage) },
-                html! { (effect.target) },
-                html! { (effect.class) },
-                html! { (effect.state) @if effect.unknowns > 0 { ", " (effect.unknowns) " possible duplicates" } },
+                html! { (end.replica) },
+                html! { @if end.ended_well { "ended" } @else { "died" } },
+                time(end.at, row.now),
             ]
         })
         .collect();
-    table(&["stage", "target", "class", "state"], &rows)
+    html! { div #ends { (table(&["replica", "how", "when"], &rows)) } }
+}
+
+fn follow_ups(found: &FollowUps, row: &JobRow) -> Markup {
+    if found.states.is_empty() {
+        return html! {};
+    }
+    html! {
+        section #follow-ups data-part="follow-ups" {
+            h2 { "Follow-ups" }
+            p.chips {
+                @for one in &found.states {
+                    a href=(format!("/jobs?parent={}&state={}", row.id, one.state)) { (state(one.state)) " " (one.jobs) }
+                }
+            }
+            @if found.worst.is_empty() { p { "All of them are done." } } @else { (rows(&found.worst)) }
+        }
+    }
+}
+
+fn unpublished(found: &UnpublishedEvents, row: &JobRow) -> Markup {
+    let rows: Vec<Vec<Markup>> = found
+        .events
+        .iter()
+        .map(|event| {
+            vec![
+                html! { (event.event.as_deref().unwrap_or(&event.routing_key)) @if event.reply_only { ", reply only" } },
+                time(event.created_at, row.now),
+                time(event.publish_after, row.now),
+                html! { (event.tries) },
+            ]
+        })
+        .collect();
+    html! {
+        @if rows.is_empty() { p { "None." } } @else { (table(&["event", "stored", "published after", "refused"], &rows)) }
+        @if found.is_partial { p.hint { "Looked at the newest 2,000 events of all jobs; older ones wait too." } }
+    }
+}
+
+fn audit_table(page: &AuditPage, row: &JobRow) -> Markup {
+    if page.rows.is_empty() {
+        return html! { p { "Nothing." } };
+    }
+    let rows: Vec<Vec<Markup>> = page
+        .rows
+        .iter()
+        .map(|one| {
+            vec![
+                html! { span id=(format!("action-{}", one.id)) { (one.action) } },
+                html! { (one.who) " (" (one.role) ")" },
+                html! { (one.reason.as_deref().unwrap_or_default()) },
+                time(one.at, row.now),
+            ]
+        })
+        .collect();
+    html! {
+        (table(&["action", "who", "reason", "when"], &rows))
+        @if page.next.is_some() { p { a href=(format!("/audit?job={}", row.id)) { "Older rows" } } }
+    }
 }

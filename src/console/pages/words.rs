@@ -19,6 +19,22 @@ pub(super) fn state(state: JobState) -> Markup {
     html! { span class=(format!("state {class}")) { span aria-hidden="true" { (shape) } " " (state.word()) } }
 }
 
+/// Returns the state of an effect with its shape.
+pub(super) fn state_of_effect(state: &str) -> Markup {
+    let (shape, class) = look_of_effect(state);
+    html! { span class=(format!("state {class}")) { span aria-hidden="true" { (shape) } " " (state) } }
+}
+
+/// Returns the shape and the class of an effect's state.
+pub(super) fn look_of_effect(state: &str) -> (&'static str, &'static str) {
+    match state {
+        "confirmed" => ("●", "ok"),
+        "failed" => ("○", "off"),
+        "in_flight" => ("▶", "running"),
+        _ => ("◆", "unknown"),
+    }
+}
+
 /// Returns a time, relative to the database's `now`; the exact one is its title and its `datetime`,
 /// which the script turns into the reader's own zone.
 pub(super) fn time(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
@@ -77,6 +93,20 @@ pub(super) fn panel<T>(seen: Result<T, String>, show: impl FnOnce(T) -> Markup) 
     }
 }
 
+/// Returns a length, which is often short.
+pub(super) fn length(millis: i64) -> String {
+    match millis {
+        ..1_000 => format!("{millis} ms"),
+        1_000..10_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
+        _ => span(millis / 1_000),
+    }
+}
+
+/// Returns a text that a person can copy: without script, one click selects it whole.
+pub(super) fn copyable(name: &str, text: &str) -> Markup {
+    html! { input.copy readonly aria-label=(name) value=(text) size=(text.chars().count().clamp(8, 80)); }
+}
+
 /// Returns a table that becomes a list of cards on a narrow screen.
 pub(super) fn table(headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
@@ -116,5 +146,17 @@ mod tests {
         let now = time::macros::datetime!(2026-01-01 12:00 UTC);
         assert_eq!(clock(now, now), "12:00 UTC");
         assert_eq!(clock(now + Duration::DAY, now), "2026-01-02 12:00 UTC");
+    }
+
+    #[test]
+    fn a_short_length_has_its_milliseconds() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_290, "1.2 s"),
+            (61_000, "1 min 1 s"),
+        ] {
+            assert_eq!(length(millis), text);
+        }
     }
 }

@@ -320,6 +320,8 @@ pub(super) const CASES: &[Case] = &[
     case("inspect::CHECKPOINTS", "job(7)", 10, 4),
     case("inspect::ATTEMPTS", "job(7)", 10, 4),
     case("inspect::EFFECTS", "job(7)", 10, 4),
+    case("job_places::IN_CAMPAIGNS", "job(7), 500", 1_010, 4),
+    case("job_places::UNPUBLISHED", "job(7), 2000, 50", 2_010, 4),
     case(
         "listing::AMONG",
         "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",
@@ -492,4 +494,21 @@ pub(super) const CASES: &[Case] = &[
     case("resolve::OPEN_OF_CODE", "100, 'rare'", 10, 2),
     case("resolve::COUNT", "10001", COUNT, 0),
     case("resolve::COUNT_OF_CODE", "10001, 'rare'", 50, 0),
+    case("timeline::CHECKPOINTS", "job(7), 200", 10, 4),
+    case("timeline::ATTEMPTS", "job(7), 400", 10, 4),
+    case("timeline::EFFECTS", "job(7), 200", 10, 4),
+    case("timeline::ENDS", "job(7), '{9,10,11}', 200", 10, 4),
+    // A bitmap scan counts an entry of the index and its row.
+    case(
+        "timeline::COUNTS",
+        "job(held_to() + 1), 10001",
+        2 * COUNT,
+        0,
+    ),
+    case(
+        "timeline::WORST",
+        "job(held_to() + 1), 10001, 20",
+        2 * COUNT,
+        520,
+    ),
 ];

@@ -56,6 +56,8 @@ const FILL: &str = "
         FROM generate_series(1, 2 * {holds}) n;
     INSERT INTO audit_log (who, role, action, job_id)
         SELECT 'person ' || n % 20, 'operator', 'retry', job(n) FROM generate_series(1, 30000) n;
+    INSERT INTO announcements (job_id, routing_key, body, publish_after)
+        SELECT job(20000 - n), 'job.succeeded', '{}', now() FROM generate_series(0, 19999) n;
     INSERT INTO samples (at, replica, data)
         SELECT now() - n * interval '15 seconds', 1, '{}' FROM generate_series(1, 20000) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
