@@ -168,6 +168,6 @@ pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use stuck::{PipelineLanes, StuckCode, StuckExample, StuckRow, UnknownCode};
 pub use takeover::Freed;
 pub use timeline::{
-    ActionMark, EffectMark, FollowUpCount, FollowUps, ReplicaEnd, Span, SpanKind, Timeline,
+    ActionMark, EffectMark, EndMark, FollowUpCount, FollowUps, Span, SpanKind, Timeline,
 };
 pub use turns::Turn;

@@ -1,6 +1,6 @@
 //! What every page has around its content.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use maud::{DOCTYPE, Markup, html};
 use uuid::Uuid;
@@ -39,7 +39,7 @@ pub(in crate::console) struct Frame<'a> {
     who: &'a SignedIn,
     /// Names this rendering in the keys of its forms.
     render: String,
-    forms: Cell<u32>,
+    forms: AtomicU32,
 }
 
 impl<'a> Frame<'a> {
@@ -48,7 +48,7 @@ impl<'a> Frame<'a> {
         Self {
             who,
             render: Uuid::now_v7().simple().to_string(),
-            forms: Cell::new(0),
+            forms: AtomicU32::new(0),
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Frame<'a> {
     /// Returns a form that changes something, with its own fields and the reason.
     pub(super) fn form(&self, action: &str, title: &str, fields: &Markup) -> Markup {
         let hidden = self.hidden();
-        let id = format!("reason-{}", self.forms.get());
+        let id = format!("reason-{}", self.forms.load(Ordering::Relaxed));
         html! {
             form method="post" action=(action) {
                 (hidden)
@@ -131,8 +131,8 @@ impl<'a> Frame<'a> {
     /// Returns the fields that each form has: the token of the session, and a key, so that a second
     /// click changes nothing.
     pub(super) fn hidden(&self) -> Markup {
-        self.forms.set(self.forms.get() + 1);
-        let key = format!("{}-{}", self.render, self.forms.get());
+        let before = self.forms.fetch_add(1, Ordering::Relaxed);
+        let key = format!("{}-{}", self.render, before + 1);
         html! {
             input type="hidden" name="form_token" value=(self.form_token());
             input type="hidden" name="key" value=(key);

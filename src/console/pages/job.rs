@@ -1,7 +1,7 @@
 //! One job: why it is not done, and what can be done about it.
 
 use axum::http::HeaderMap;
-use axum::http::header::{ETAG, HOST};
+use axum::http::header::HOST;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use super::words::{copyable, state, table, time};
 use crate::console::answer;
 use crate::console::api::job_data::read_data;
 use crate::console::api::jobs::read_timeline;
-use crate::console::call::{Call, tag};
+use crate::console::call::Call;
 use crate::console::problem::Problem;
 use crate::operations;
 use crate::store::{AuditFilter, AuditPage, FollowUps, JobPlaces, JobRow, UnpublishedEvents};
@@ -137,7 +137,7 @@ fn copies(row: &JobRow, trace: Option<&str>, headers: &HeaderMap) -> Markup {
     }
 }
 
-fn ends(ends: &[crate::store::ReplicaEnd], row: &JobRow) -> Markup {
+fn ends(ends: &[crate::store::EndMark], row: &JobRow) -> Markup {
     if ends.is_empty() {
         return html! {};
     }

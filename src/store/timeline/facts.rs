@@ -5,7 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::super::job_row::JobRow;
-use super::marks::{ActionMark, ReplicaEnd};
+use super::marks::{ActionMark, EndMark};
 use crate::job::words;
 
 /// A run of a stage that left a record: a checkpoint or an attempt.
@@ -33,7 +33,7 @@ pub(crate) struct Facts {
     /// In the order of time.
     pub(crate) actions: Vec<ActionMark>,
     /// The ends of replicas that ran it, in the order of time.
-    pub(crate) ends: Vec<ReplicaEnd>,
+    pub(crate) ends: Vec<EndMark>,
     /// Whether there are older runs that were not read.
     pub(crate) is_cut: bool,
 }

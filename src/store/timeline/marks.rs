@@ -82,7 +82,7 @@ pub struct ActionMark {
 
 /// The end of a replica that ran the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ReplicaEnd {
+pub struct EndMark {
     /// The replica.
     pub replica: i64,
     /// When it ended.
@@ -157,10 +157,10 @@ pub(crate) async fn ends(
     job: JobId,
     replicas: &[i64],
     limit: i64,
-) -> Result<Vec<ReplicaEnd>, StoreError> {
+) -> Result<Vec<EndMark>, StoreError> {
     let rows = query(client, ENDS, &[&job.0, &replicas, &limit]).await?;
     let ends = rows.iter().map(|row| {
-        Ok(ReplicaEnd {
+        Ok(EndMark {
             replica: row.try_get("id")?,
             at: row.try_get("ended_at")?,
             ended_well: row.try_get("ended_well")?,

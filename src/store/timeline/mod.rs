@@ -11,7 +11,7 @@ mod tests;
 
 pub use facts::{Span, SpanKind};
 pub use follow_ups::{FollowUpCount, FollowUps};
-pub use marks::{ActionMark, EffectMark, ReplicaEnd};
+pub use marks::{ActionMark, EffectMark, EndMark};
 pub use read::Timeline;
 
 #[cfg(feature = "devkit")]

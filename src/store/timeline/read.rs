@@ -14,7 +14,7 @@ use super::super::job_row::JobRow;
 use super::super::sql::query;
 use super::facts::{Facts, Run, Span, SpanKind};
 use super::follow_ups::{FollowUps, follow_ups};
-use super::marks::{ActionMark, EffectMark, ReplicaEnd, effects, ends};
+use super::marks::{ActionMark, EffectMark, EndMark, effects, ends};
 use super::spans::spans;
 use crate::job::JobId;
 
@@ -45,7 +45,7 @@ pub struct Timeline {
     /// What people did, oldest first.
     pub actions: Vec<ActionMark>,
     /// The ends of replicas that ran it.
-    pub ends: Vec<ReplicaEnd>,
+    pub ends: Vec<EndMark>,
     /// Its follow-ups.
     pub follow_ups: FollowUps,
     /// Whether only the newest rows of a table were read.

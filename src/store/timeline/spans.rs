@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 use super::facts::{Facts, Run, Span, SpanKind};
-use super::marks::{ActionMark, ReplicaEnd};
+use super::marks::{ActionMark, EndMark};
 use crate::job::{JobState, WaitReason};
 
 /// Prefix of the wait key of a hold.
@@ -201,8 +201,8 @@ fn after_action(facts: &Facts, gap: &Gap<'_>, action: &ActionMark) -> Option<Nam
 }
 
 /// Returns the ends of owners in a gap that left nothing behind.
-fn deaths<'a>(facts: &'a Facts, gap: &Gap<'_>) -> Vec<&'a ReplicaEnd> {
-    let owned = |end: &&ReplicaEnd| {
+fn deaths<'a>(facts: &'a Facts, gap: &Gap<'_>) -> Vec<&'a EndMark> {
+    let owned = |end: &&EndMark| {
         let had_it = gap.before.is_some_and(|run| run.replica == end.replica);
         end.was_blamed || (had_it && unexplained(facts, gap) > 0)
     };

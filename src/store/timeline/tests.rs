@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::super::job_row::JobRow;
 use super::facts::{Facts, Run, Span, SpanKind};
-use super::marks::{ActionMark, ReplicaEnd};
+use super::marks::{ActionMark, EndMark};
 use super::spans::spans;
 use crate::job::{JobId, JobState};
 
@@ -85,8 +85,8 @@ fn action(action: &str, seconds: i64) -> ActionMark {
     }
 }
 
-fn death(replica: i64, seconds: i64, was_blamed: bool) -> ReplicaEnd {
-    ReplicaEnd {
+fn death(replica: i64, seconds: i64, was_blamed: bool) -> EndMark {
+    EndMark {
         replica,
         at: at(seconds),
         ended_well: false,
