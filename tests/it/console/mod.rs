@@ -4,6 +4,8 @@ mod access;
 mod actions;
 mod answers;
 mod bad_input;
+mod job_forms;
+mod job_page;
 
 use std::time::Duration;
 
