@@ -5,7 +5,7 @@ use axum::http::Method;
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::jobs::{Reason, VIEWER, act};
 use crate::console::call::Call;
@@ -183,8 +183,8 @@ fn before_masked(change: PathChange, keyring: &Keyring) -> PathChange {
     let key = last.split('[').next().unwrap_or_default().to_owned();
     let before = change.before.map(|before| {
         let shown = masked(&Value::Object(Map::from_iter([(key, before)])), keyring);
-        let fields = shown.as_object().into_iter().flat_map(Map::values);
-        fields.cloned().next().unwrap_or_else(|| json!(null))
+        let mut fields = shown.as_object().into_iter().flat_map(Map::values);
+        fields.next().cloned().unwrap_or_default()
     });
     PathChange { before, ..change }
 }

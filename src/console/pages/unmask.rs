@@ -15,6 +15,9 @@ use crate::console::problem::Problem;
 use crate::operations::{JobAction, Unmasked, possible};
 use crate::store::{Action, JobRow};
 
+/// The longest input that a form can hold: three bytes for each, in the largest body of a request.
+const FORM_BYTES: usize = 80 << 10;
+
 /// Answers `POST /jobs/{id}/unmask`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let seen = call.form.as_ref().and_then(|form| form.etag.clone());
@@ -61,6 +64,9 @@ fn edit(data: &Unmasked, row: &JobRow, frame: &Frame<'_>, etag: &str) -> Markup 
         return html! {};
     };
     let text = serde_json::to_string_pretty(input).unwrap_or_default();
+    if text.len() > FORM_BYTES {
+        return html! { p.hint { "The input is too large for a form; use " code { "dispatch jobs edit" } " instead." } };
+    }
     html! {
         h2 #edit { "Edit the input" }
         form method="post" action=(format!("/jobs/{}/input/preview", row.id)) {

@@ -13,13 +13,17 @@ const WIDTH: f64 = 1000.0;
 const LEAST: f64 = 4.0;
 /// A gap that is longer than all work by this factor is broken.
 const BROKEN: i64 = 10;
-/// How many bars of a kind are drawn, the newest; the table has all.
+/// How many bars of a kind are drawn, the newest; the table has all, and commits, which are short.
 const DRAWN: usize = 100;
 
 /// Returns the drawing and its table.
 pub(super) fn waterfall(timeline: &Timeline, is_to_scale: bool) -> Markup {
     let scale = Scale::of(&timeline.spans, is_to_scale);
-    let hidden = timeline.spans.len().saturating_sub(DRAWN);
+    let bars = timeline.spans.iter().enumerate();
+    let bars: Vec<_> = bars
+        .filter(|(_, span)| span.kind != SpanKind::Commit)
+        .collect();
+    let hidden = bars.len().saturating_sub(DRAWN);
     html! {
         @if scale.is_broken() {
             p.hint { "Long gaps are drawn short. " a href="?scale=true#waterfall" { "Draw to scale" } }
@@ -27,7 +31,7 @@ pub(super) fn waterfall(timeline: &Timeline, is_to_scale: bool) -> Markup {
         @if is_to_scale { p.hint { "To scale. " a href="?#waterfall" { "Draw long gaps short" } } }
         @if hidden > 0 { p.hint { "The first " (hidden) " are in the table only." } }
         ol.waterfall aria-label="What the job did and waited for" {
-            @for (n, span) in timeline.spans.iter().enumerate().skip(hidden) { (span_bar(n, span, &scale)) }
+            @for (n, span) in bars.into_iter().skip(hidden) { (span_bar(n, span, &scale)) }
             (marks(timeline, &scale))
         }
         p.axis { (time(timeline.job.created_at, timeline.job.now)) span { (time(timeline.until, timeline.job.now)) } }
@@ -96,7 +100,7 @@ impl Look {
             | SpanKind::Held
             | SpanKind::Waits => Self::new("◔", "waiting"),
             SpanKind::Failed | SpanKind::Parked | SpanKind::OwnerDied => Self::new("■", "parked"),
-            SpanKind::Queued | SpanKind::NotShown => Self::new("○", "off"),
+            SpanKind::Queued | SpanKind::Commit | SpanKind::NotShown => Self::new("○", "off"),
         }
     }
 

@@ -61,6 +61,8 @@ words! {
         Failed = "failed",
         /// The stage runs now.
         Running = "running",
+        /// The owner stores a result and goes on with the next stage.
+        Commit = "commit",
         /// Due, and not claimed yet.
         Queued = "queued",
         /// Not due yet: after a failure, or because it was accepted for later.

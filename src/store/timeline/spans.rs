@@ -152,6 +152,9 @@ fn first_name(facts: &Facts, gap: &Gap<'_>) -> Name {
         SpanKind::Retried => Name::of(SpanKind::Backoff, "backoff, then queued"),
         SpanKind::Waited => Name::of(SpanKind::Waits, format!("waited after {code}")),
         SpanKind::Failed => Name::of(SpanKind::Parked, format!("parked: {code}")),
+        _ if gap.next.is_some_and(|next| next.epoch == run.epoch) => {
+            Name::of(SpanKind::Commit, "commit")
+        }
         _ => lost_claims(facts, gap),
     }
 }

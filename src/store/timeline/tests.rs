@@ -105,12 +105,18 @@ fn shape(facts: &Facts) -> Vec<(SpanKind, i64)> {
 
 #[test]
 fn stages_follow_each_other_and_the_job_waits_for_its_follow_ups() {
-    use SpanKind::{FollowUps, Queued, Stage};
-    let runs = vec![run(Stage, "two", 1, (3, 4)), run(Stage, "one", 1, (2, 3))];
+    use SpanKind::{Commit, FollowUps, Queued, Stage};
+    let runs = vec![run(Stage, "two", 1, (4, 5)), run(Stage, "one", 1, (2, 3))];
     let done = facts(row(JobState::Succeeded, 1, 9), runs);
     assert_eq!(
         shape(&done),
-        [(Queued, 2), (Stage, 3), (Stage, 4), (FollowUps, 9)]
+        [
+            (Queued, 2),
+            (Stage, 3),
+            (Commit, 4),
+            (Stage, 5),
+            (FollowUps, 9)
+        ]
     );
 }
 

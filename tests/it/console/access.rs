@@ -2,12 +2,12 @@
 
 use dispatch_worker::console::{Access, Route, all};
 use dispatch_worker::store::Role;
-use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
+use reqwest::header::COOKIE;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::waiting_job;
-use crate::support::{ConsoleProcess, TestWorld, WorkerOptions, form};
+use crate::support::{ConsoleProcess, TestWorld, WorkerOptions, field, form};
 
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -151,6 +151,7 @@ async fn a_token_sees_nothing_of_other_organizations_and_sources() {
                 "skip_stage" => json!({"reason": "test", "stage": "check_account", "output": "{}"}),
                 "mark_effect" => json!({"reason": "test", "key": "k", "done": true}),
                 "edit_input" => json!({"reason": "test", "input": "{}"}),
+                "preview_input" => json!({"input": "{}"}),
                 "restore_input" => json!({"reason": "test", "version": 1}),
                 _ => body.clone(),
             };
@@ -171,23 +172,6 @@ async fn a_token_sees_nothing_of_other_organizations_and_sources() {
     assert_eq!(console.post(&producer, &path, &body).await.status(), 200);
 }
 
-/// Signs in and returns the cookie.
-async fn signed_in(console: &ConsoleProcess, token: &str) -> String {
-    let fields = [
-        ("token", token.to_owned()),
-        ("next", "/jobs?state=parked".to_owned()),
-    ];
-    let request = console
-        .request(Method::POST, "/sign-in")
-        .header("sec-fetch-site", "same-origin");
-    let answer = form(request, &fields).send().await.unwrap();
-    assert_eq!(answer.status(), 303);
-    assert_eq!(answer.headers()[LOCATION], "/jobs?state=parked");
-    let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
-    assert!(cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
-    cookie.split(';').next().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn a_session_ends_with_its_token_and_acts_only_by_forms_of_its_own_pages() {
     let world = TestWorld::acme().await;
@@ -195,7 +179,7 @@ async fn a_session_ends_with_its_token_and_acts_only_by_forms_of_its_own_pages()
     let job = waiting_job(&world, "a").await;
     let console = world.console().await;
     let token = world.token(Role::Operator, "ann", &[]).await;
-    let cookie = signed_in(&console, &token).await;
+    let cookie = console.sign_in(&token).await;
     let get = async |path: &str| {
         let request = console.request(Method::GET, path).header(COOKIE, &cookie);
         request.send().await.unwrap()
@@ -205,13 +189,7 @@ async fn a_session_ends_with_its_token_and_acts_only_by_forms_of_its_own_pages()
         .text()
         .await
         .unwrap();
-    let field = |name: &str| {
-        let from = confirm
-            .split(&format!("name=\"{name}\" value=\""))
-            .nth(1)
-            .unwrap();
-        from.split('"').next().unwrap().to_owned()
-    };
+    let field = |name: &str| field(&confirm, name);
     let fields = |form_token: String| {
         [
             ("form_token", form_token),

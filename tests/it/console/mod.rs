@@ -6,6 +6,8 @@ mod answers;
 mod bad_input;
 mod choose;
 mod fleet;
+mod job_forms;
+mod job_page;
 
 use std::time::Duration;
 

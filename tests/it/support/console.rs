@@ -8,7 +8,7 @@ use std::time::Duration;
 use dispatch_worker::devkit::ports::{self, Port};
 use dispatch_worker::operations::{TokenSettings, create_token};
 use dispatch_worker::store::{Actor, Role};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -107,6 +107,74 @@ impl ConsoleProcess {
         let asked = self.request(Method::POST, &path).bearer_auth(token);
         asked.json(body).send().await.expect("the console answers")
     }
+}
+
+impl ConsoleProcess {
+    /// Signs in as a person does, and returns the cookie.
+    pub(crate) async fn sign_in(&self, token: &str) -> String {
+        let fields = [
+            ("token", token.to_owned()),
+            ("next", "/jobs?state=parked".to_owned()),
+        ];
+        let request = self
+            .request(Method::POST, "/sign-in")
+            .header("sec-fetch-site", "same-origin");
+        let answer = form(request, &fields).send().await.expect("an answer");
+        assert_eq!(answer.status(), 303);
+        assert_eq!(answer.headers()[LOCATION], "/jobs?state=parked");
+        let cookie = answer.headers()[SET_COOKIE].to_str().expect("a text");
+        assert!(cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
+        cookie.split(';').next().expect("a first part").to_owned()
+    }
+
+    /// Returns a page as somebody who has signed in sees it; it must exist.
+    pub(crate) async fn page(&self, cookie: &str, path: &str) -> String {
+        let request = self.request(Method::GET, path).header(COOKIE, cookie);
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status();
+        let text = answer.text().await.expect("a text");
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+
+    /// Submits a form of a page with these values of its fields, and those that it has hidden.
+    pub(crate) async fn submit(
+        &self,
+        cookie: &str,
+        page: &str,
+        action: &str,
+        fields: &[(&str, &str)],
+    ) -> Response {
+        let of_action = format!("method=\"post\" action=\"{action}\"");
+        let form_text = page.split(&of_action).nth(1);
+        let form_text = form_text.unwrap_or_else(|| panic!("no form for {action}: {page}"));
+        let form_text = form_text.split("</form>").next().expect("a first part");
+        let hidden = form_text.split("type=\"hidden\" name=\"").skip(1);
+        let mut all: Vec<(&str, String)> = hidden
+            .filter_map(|from| from.split('"').next())
+            .map(|name| (name, field(form_text, name)))
+            .collect();
+        all.extend(
+            fields
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
+        let request = self.request(Method::POST, action).header(COOKIE, cookie);
+        let request = request.header("sec-fetch-site", "same-origin");
+        form(request, &all).send().await.expect("an answer")
+    }
+}
+
+/// Returns the value of a field in the text of a page.
+pub(crate) fn field(page: &str, name: &str) -> String {
+    let from = page.split(&format!("name=\"{name}\" value=\"")).nth(1);
+    let from = from.unwrap_or_else(|| panic!("no field {name}: {page}"));
+    let value = from.split('"').next().expect("a first part");
+    value
+        .replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
 }
 
 /// Gives a request the body of a page's form.

@@ -16,7 +16,7 @@ pub(super) struct Case {
 }
 
 /// Returns a case that finds rows.
-const fn case(
+pub(super) const fn case(
     statement: &'static str,
     arguments: &'static str,
     at_most: u64,
@@ -32,7 +32,7 @@ const fn case(
 }
 
 /// Returns a case that searches and finds nothing.
-const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -> Case {
+pub(super) const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -> Case {
     Case {
         statement,
         arguments,
@@ -43,7 +43,7 @@ const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -
 }
 
 /// The limit of a count that stops at 10,001 rows.
-const COUNT: u64 = 10_050;
+pub(super) const COUNT: u64 = 10_050;
 /// The limit of a page of 500 jobs that are released: found, locked, changed.
 const PAGE: u64 = 1_600;
 /// The limit of a page of 50 jobs, found in an index first, and of the replicas that may own them.
@@ -315,13 +315,6 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("dead_letters::LIST", "9223372036854775807, 50", 10, 2),
     case("dead_letters::LIST_OPEN", "9223372036854775807, 50", 10, 2),
-    case("inspect::SHOW", "job(held_to() + 100)", 520, 4),
-    case("inspect::BY_KEY", "'shop-7', 'k-7'", 520, 4),
-    case("inspect::CHECKPOINTS", "job(7)", 10, 4),
-    case("inspect::ATTEMPTS", "job(7)", 10, 4),
-    case("inspect::EFFECTS", "job(7)", 10, 4),
-    case("job_places::IN_CAMPAIGNS", "job(7), 500", 1_010, 4),
-    case("job_places::UNPUBLISHED", "job(7), 2000, 50", 2_010, 4),
     case(
         "listing::AMONG",
         "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",
@@ -494,21 +487,4 @@ pub(super) const CASES: &[Case] = &[
     case("resolve::OPEN_OF_CODE", "100, 'rare'", 10, 2),
     case("resolve::COUNT", "10001", COUNT, 0),
     case("resolve::COUNT_OF_CODE", "10001, 'rare'", 50, 0),
-    case("timeline::CHECKPOINTS", "job(7), 200", 10, 4),
-    case("timeline::ATTEMPTS", "job(7), 400", 10, 4),
-    case("timeline::EFFECTS", "job(7), 200", 10, 4),
-    case("timeline::ENDS", "job(7), '{9,10,11}', 200", 10, 4),
-    // A bitmap scan counts an entry of the index and its row.
-    case(
-        "timeline::COUNTS",
-        "job(held_to() + 1), 10001",
-        2 * COUNT,
-        0,
-    ),
-    case(
-        "timeline::WORST",
-        "job(held_to() + 1), 10001, 20",
-        2 * COUNT,
-        520,
-    ),
 ];

@@ -6,6 +6,7 @@
 
 mod cases;
 mod dump;
+mod job_cases;
 mod plan;
 mod tables;
 
@@ -18,6 +19,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::TestDatabase;
 use cases::{CASES, Case};
+use job_cases::OF_ONE_JOB;
 
 /// The ways in which Postgres plans a prepared statement: for the given parameters, and once for
 /// all parameters.
@@ -30,7 +32,7 @@ const COUNTERS: &str = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetc
 #[test]
 fn every_statement_has_a_case_and_every_case_a_statement() {
     let statements: BTreeSet<&str> = statements().map(|(name, _)| *name).collect();
-    let cases: BTreeSet<&str> = CASES.iter().map(|case| case.statement).collect();
+    let cases: BTreeSet<&str> = cases().map(|case| case.statement).collect();
     assert_eq!(statements, cases);
     assert_eq!(
         statements.len(),
@@ -49,7 +51,7 @@ async fn statements_read_rows_in_proportion_to_what_they_return() {
     tables::at_leisure(&database, "VACUUM ANALYZE").await;
     let client = database.pool.get().await.expect("a connection");
     let mut wrong = Vec::new();
-    for case in CASES {
+    for case in cases() {
         for mode in MODES {
             let prepare = format!(
                 "SET LOCAL plan_cache_mode = {mode}; PREPARE looked_at AS {}",
@@ -120,13 +122,14 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     IN_LOOPS.iter().chain(BEHIND_COMMANDS)
 }
 
+fn cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(OF_ONE_JOB)
+}
+
 /// Returns the cases of statements whose plans are cached for long.
 fn kept() -> impl Iterator<Item = (usize, &'static Case)> {
     let is_kept = |case: &Case| IN_LOOPS.iter().any(|(name, _)| *name == case.statement);
-    CASES
-        .iter()
-        .enumerate()
-        .filter(move |(_, case)| is_kept(case))
+    cases().enumerate().filter(move |(_, case)| is_kept(case))
 }
 
 fn arguments(case: &Case) -> String {
