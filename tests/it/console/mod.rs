@@ -5,9 +5,12 @@ mod actions;
 mod answers;
 mod bad_input;
 mod choose;
+mod described;
 mod fleet;
 mod job_forms;
 mod job_page;
+mod live;
+mod night;
 
 use std::time::Duration;
 

@@ -4,12 +4,11 @@ mod scale;
 
 use std::time::Duration;
 
-use dispatch_worker::job::JobState;
 use dispatch_worker::operations;
 use dispatch_worker::store::{StepDone, Store};
 use serde_json::{Value, json};
 
-use crate::support::{TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, acme, wait_for};
+use crate::support::{TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 /// The number of jobs of a group: waves of 1, 10 and 1.
