@@ -13,6 +13,7 @@ mod answer;
 mod api;
 mod auth;
 mod call;
+mod mask;
 mod openapi;
 mod pages;
 mod problem;
