@@ -22,6 +22,7 @@ mod routes;
 mod serve;
 mod state;
 
+pub(crate) use mask::masked_changes;
 pub use openapi::document;
 pub use routes::{Access, Parameter, Route, all};
 pub use serve::router;
