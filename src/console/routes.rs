@@ -198,6 +198,7 @@ static ROUTES: &[&[Route]] = &[
     api::groups::ROUTES,
     api::campaigns::ROUTES,
     api::controls::ROUTES,
+    api::dead_letters::ROUTES,
     api::account::ROUTES,
     pages::ROUTES,
 ];

@@ -4,6 +4,7 @@
 pub(super) mod account;
 pub(super) mod campaigns;
 pub(super) mod controls;
+pub(super) mod dead_letters;
 pub(super) mod groups;
 pub(super) mod job_actions;
 pub(super) mod jobs;

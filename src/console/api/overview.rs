@@ -14,7 +14,8 @@ use crate::console::routes::{Route, reads};
 use crate::job::JobId;
 use crate::pipelines;
 use crate::store::{
-    AuditFilter, AuditPage, ControlRow, OpenJobs, PipelineLanes, ReplicaRow, StuckCode, StuckRow,
+    AuditFilter, AuditPage, CappedCount, ControlRow, OpenJobs, PipelineLanes, ReplicaRow,
+    StuckCode, StuckRow,
 };
 
 pub(in crate::console) const ROUTES: &[Route] = &[
@@ -47,6 +48,8 @@ pub(in crate::console) const ROUTES: &[Route] = &[
 pub(in crate::console) struct Status {
     /// Open jobs by state, each up to 10,000.
     pub(in crate::console) open: OpenJobs,
+    /// Open dead letters, up to 10,000.
+    pub(in crate::console) dead_letters: CappedCount,
     /// The codes with jobs that do not move.
     pub(in crate::console) stuck: Vec<StuckRow>,
     /// Holds, the pause, kill switches and circuits in force.
@@ -70,8 +73,9 @@ async fn status(call: Call) -> Result<Response, Problem> {
 pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Problem> {
     let store = call.reads();
     let lanes = PipelineLanes::of(&pipelines::registry());
-    let (open, stuck, controls, replicas, now) = tokio::join!(
+    let (open, dead_letters, stuck, controls, replicas, now) = tokio::join!(
         store.open_jobs(None),
+        store.count_open_letters(),
         store.stuck(&lanes),
         store.controls(),
         store.replicas(),
@@ -81,6 +85,7 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
         |row: &StuckRow| row.error.is_some() || row.count.is_some_and(|count| !count.is_zero());
     Ok(Status {
         open: open?,
+        dead_letters: dead_letters?,
         stuck: stuck.into_iter().filter(is_there).collect(),
         controls: controls?,
         replicas: replicas?,

@@ -13,6 +13,7 @@ const NAVIGATION: &[(&str, &str, char)] = &[
     ("/groups", "Failures", 'g'),
     ("/campaigns", "Campaigns", 'c'),
     ("/controls", "Controls", 'h'),
+    ("/dead-letters", "Dead letters", 'd'),
     ("/audit", "Audit", 'a'),
 ];
 

@@ -4,10 +4,13 @@
 pub(super) mod campaigns;
 mod confirm;
 pub(super) mod controls;
+pub(super) mod dead_letter;
+pub(super) mod dead_letters;
 mod frame;
 pub(super) mod groups;
 pub(super) mod job;
 pub(super) mod jobs;
+mod json_tree;
 pub(super) mod overview;
 mod words;
 

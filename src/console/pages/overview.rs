@@ -28,6 +28,9 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
                 a href="/jobs?state=waiting" { "◔ waiting " (status.open.waiting) }
                 a href="/jobs?state=parked" { "■ parked " (status.open.parked) }
             }
+            @if !status.dead_letters.is_zero() {
+                p.chips { a href="/dead-letters" { "■ dead letters " (status.dead_letters) } }
+            }
         }
         section #stuck { h2 { "What does not move" } (stuck_rows(&status.stuck, status.now)) }
         section #controls { h2 { "Held, paused and killed" } (controls(&status.controls, &frame, status.now)) }

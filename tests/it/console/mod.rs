@@ -4,6 +4,7 @@ mod access;
 mod actions;
 mod answers;
 mod bad_input;
+mod dead_letters;
 
 use std::time::Duration;
 
