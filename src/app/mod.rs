@@ -106,13 +106,11 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let governor = &context.services.providers.governor;
     // The holds are read before the first job arrives.
     holds::refresh(governor).await;
-    let tables = (
-        context.store().clone(),
-        context.services.tracker.clone(),
-        Arc::clone(&context.keyring),
-    );
+    let (store, tracker) = (context.store().clone(), context.services.tracker.clone());
+    let tables = (store, tracker, Arc::clone(&context.keyring));
+    let outgoing = (context.publisher.clone(), due_announcements);
     let keep = keep(&settings.keep);
-    for (duty, task) in duties_of_process(tables, due_announcements, keep, &duties, &tasks.end) {
+    for (duty, task) in duties_of_process(tables, outgoing, keep, &duties, &tasks.end) {
         tasks.spawn(duty, task);
     }
     let sampler = Sampler::new(context.store().clone(), Arc::clone(&readiness), metrics);

@@ -35,7 +35,8 @@ use sanitize::Inbound;
 
 /// The exchange of jobs and control messages (direct), which producers publish to.
 pub const EXCHANGE: &str = "dispatch";
-/// The exchange of wake-ups (direct), which only workers publish to.
+/// The exchange of wake-ups and of dead letters that workers publish again (direct). Only workers
+/// publish to it.
 pub const WAKE: &str = "dispatch.wake";
 /// The exchange of outcome events (topic).
 pub const EVENTS: &str = "dispatch.events";

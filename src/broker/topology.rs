@@ -39,7 +39,7 @@ fn exchanges() -> [(&'static str, ExchangeKind); 4] {
 }
 
 fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
-    let control = vec![(EXCHANGE, KEY_CONFIGURE), (EXCHANGE, KEY_CANCEL)];
+    let control = [(EXCHANGE, KEY_CONFIGURE), (EXCHANGE, KEY_CANCEL)];
     let lane = |lane: &Lane| {
         let (bindings, outdated) = (vec![(WAKE, lane.wake_key)], vec![(EXCHANGE, lane.wake_key)]);
         QueuePlan {
@@ -52,13 +52,14 @@ fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
     let intake = QueuePlan {
         name: INTAKE_QUEUE,
         arguments: lane_arguments(),
-        bindings: vec![(EXCHANGE, KEY_JOB)],
-        outdated: control.clone(),
+        // The second one is for dead letters that a worker publishes again.
+        bindings: vec![(EXCHANGE, KEY_JOB), (WAKE, KEY_JOB)],
+        outdated: control.to_vec(),
     };
     let control = QueuePlan {
         name: CONTROL_QUEUE,
         arguments: lane_arguments(),
-        bindings: control,
+        bindings: [control, [(WAKE, KEY_CONFIGURE), (WAKE, KEY_CANCEL)]].concat(),
         outdated: Vec::new(),
     };
     let parked = QueuePlan {

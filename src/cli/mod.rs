@@ -14,6 +14,7 @@ mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
 mod destinations;
+mod document;
 mod duration;
 mod erase;
 mod failure;

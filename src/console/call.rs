@@ -257,12 +257,15 @@ impl Call {
         }
         match act(self.acts(), actor).await {
             Ok(changed) => Ok(self.kept(actor).await?.unwrap_or(changed)),
-            Err(ActFault::Operation(OperationError::Store(StoreError::Repeated))) => {
-                let kept = self.kept(actor).await?;
-                kept.ok_or_else(|| Problem::internal("the kept answer is gone"))
-            }
-            Err(ActFault::Operation(error)) => Err(error.into()),
-            Err(ActFault::Problem(problem)) => Err(problem),
+            // A repetition may have met what the first request had just done.
+            Err(fault) => match (self.kept(actor).await?, fault) {
+                (Some(kept), _) => Ok(kept),
+                (None, ActFault::Operation(OperationError::Store(StoreError::Repeated))) => {
+                    Err(Problem::internal("the kept answer is gone"))
+                }
+                (None, ActFault::Operation(error)) => Err(error.into()),
+                (None, ActFault::Problem(problem)) => Err(problem),
+            },
         }
     }
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use crate::operations::PathChange;
 use crate::secrets::Keyring;
 
 /// The most values that are shown; in place of further ones stands [`MORE`].
@@ -29,6 +30,35 @@ pub(crate) fn masked(value: &Value, keyring: &Keyring) -> Value {
         left: VALUES,
     };
     mask.value(Kind::Text, value)
+}
+
+/// Returns the changes with their values masked, each as a field with the last name of its path.
+#[must_use]
+pub(crate) fn masked_changes(changes: Vec<PathChange>, keyring: &Keyring) -> Vec<PathChange> {
+    let masked = |change: PathChange| {
+        let mut mask = Mask {
+            keyring,
+            left: VALUES,
+        };
+        let mut names = change.path.split(['.', '[', ']']);
+        let kind = if names.any(|name| kind_of(name) == Kind::Secret) {
+            Kind::Secret
+        } else {
+            let is_of_index = |c: char| c.is_ascii_digit() || c == '[' || c == ']';
+            kind_of(change.path.trim_end_matches(is_of_index))
+        };
+        let is_plain = |c: char| is_of_names(c) || c == '[' || c == ']';
+        PathChange {
+            before: change.before.map(|value| mask.value(kind, &value)),
+            after: change.after.map(|value| mask.value(kind, &value)),
+            path: if change.path.chars().all(is_plain) {
+                change.path
+            } else {
+                mask.hashed("key", &change.path)
+            },
+        }
+    };
+    changes.into_iter().map(masked).collect()
 }
 
 struct Mask<'a> {
@@ -208,8 +238,11 @@ fn is_made_id(text: &str) -> bool {
 
 /// Returns whether a key can be the name of a field, and no value.
 fn is_name(key: &str) -> bool {
-    let is_of_names = |c: char| c.is_ascii_alphanumeric() || "-_.:/$".contains(c);
     !key.is_empty() && key.len() <= NAME_LENGTH && key.chars().all(is_of_names)
+}
+
+fn is_of_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.:/$".contains(c)
 }
 
 fn word(kind: Kind, text: &str) -> &'static str {
@@ -275,6 +308,29 @@ mod tests {
         assert_eq!(shown[0], shown[1]);
         let many: Vec<String> = (0..50).map(|n| format!("person {n}")).collect();
         assert_ne!(masked(&json!(many), &one), masked(&json!(many), &other));
+    }
+
+    #[test]
+    fn changes_are_masked_by_their_paths() {
+        let change = |path: &str| PathChange {
+            path: path.to_owned(),
+            before: None,
+            after: Some(json!("order-17")),
+        };
+        let paths = [
+            "dedupe_key",
+            "notify[0]",
+            "search.text",
+            "events[0].secret[1].x",
+            "a b",
+        ];
+        let shown = masked_changes(paths.map(change).to_vec(), &ring());
+        let after = |at: usize| shown[at].after.as_ref().unwrap().as_str().unwrap();
+        assert_eq!(
+            [after(0), after(1), after(3)],
+            ["order-17", "order-17", SECRET]
+        );
+        assert!(after(2).starts_with("text·") && shown[4].path.starts_with("key·"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod standing;
 mod state;
 mod summary;
 
+pub(crate) use mask::masked_changes;
 pub use openapi::document;
 pub use routes::{Access, Parameter, Route, all};
 pub use serve::router;

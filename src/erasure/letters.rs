@@ -19,7 +19,7 @@ const DELETED: usize = 1_000;
 
 const LETTERS: &str = "
     SELECT id, sealed_body, sealed_headers, concat_ws(' ', detail, source, dedupe_key, message_id, reply_to, correlation_id, app_id,
-        headers, resolved_by, resolved_reason) AS plain
+        headers, resolved_by, resolved_reason, replay_wanted_by, replay_wanted_reason, replay_error, fixed_by) AS plain
     FROM dead_letters WHERE id > $1 ORDER BY id LIMIT $2";
 
 const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";

@@ -20,6 +20,7 @@ mod orphans;
 mod partitions;
 mod quotas;
 mod releases;
+mod replays;
 mod retention;
 mod stamps;
 mod stuck;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use duty::{Duties, Duty, DutyError, DutyStatus, Plan, keep};
 pub use retention::{Retention, RetentionError};
 
+use crate::broker::Publisher;
 use crate::engine::Product;
 use crate::secrets::Keyring;
 use crate::store::{
@@ -153,7 +155,7 @@ fn pipelines<P: Product, T: Tables<Changes = P::Changes>>(
 /// across all incarnations.
 pub fn duties_of_process(
     (store, tracker, keyring): (Store, Tracker, Arc<Keyring>),
-    due_announcements: DueAnnouncements,
+    (publisher, due_announcements): (Publisher, DueAnnouncements),
     keep: Keep,
     duties: &Arc<Duties>,
     end: &CancellationToken,
@@ -165,6 +167,11 @@ pub fn duties_of_process(
         keeping.task(partitions::KeepPartitions(store.clone())),
         keeping.task(headers::SealHeaders {
             store: store.clone(),
+            keyring: Arc::clone(&keyring),
+        }),
+        keeping.task(replays::Replays {
+            store: store.clone(),
+            publisher,
             keyring,
         }),
         keeping.task(failures::SeeFailures {

@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use super::intake::Intake;
+use super::{LONGEST_DELAY, Named, Refusal};
 
 /// The common facts of a job's message. For a newer schema, the fields that it shares with this
 /// one.
@@ -22,6 +23,31 @@ pub struct AboutJob<'a> {
     pub not_before: Option<OffsetDateTime>,
     /// The time after which the job is parked instead of run.
     pub deadline: Option<OffsetDateTime>,
+}
+
+impl<'a> AboutJob<'a> {
+    /// Returns the names that the sender must be permitted to use.
+    #[must_use]
+    pub fn names(&self, reply_to: Option<&'a str>) -> Vec<Named<'a>> {
+        let mut names = vec![
+            Named::Source(self.source),
+            Named::Organization(self.organization),
+        ];
+        names.extend(reply_to.map(Named::ReplyTo));
+        names.extend(self.application.map(Named::Application));
+        names
+    }
+
+    /// Checks that the job starts soon enough.
+    ///
+    /// # Errors
+    /// [`Refusal::TooFarAhead`].
+    pub fn check_delay(&self, now: OffsetDateTime) -> Result<(), Refusal> {
+        match self.not_before.filter(|time| *time > now + LONGEST_DELAY) {
+            Some(time) => Err(Refusal::TooFarAhead(time.to_string())),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Intake {

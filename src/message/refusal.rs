@@ -155,4 +155,16 @@ impl Refusal {
             Self::Undeliverable(_) => "undeliverable",
         }
     }
+
+    /// Returns the path of the field at fault, if it is one field.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        if let Self::Invalid { path, .. } = self {
+            Some(path)
+        } else if let Self::Missing(field) = self {
+            Some(field)
+        } else {
+            None
+        }
+    }
 }

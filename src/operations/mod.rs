@@ -8,6 +8,7 @@
 //! decided there.
 
 mod abort_campaign;
+mod ask_for_replay;
 mod cancel;
 mod cancel_many;
 mod choose_account;
@@ -22,6 +23,7 @@ mod erase;
 mod error;
 mod explain;
 mod export_secrets;
+mod fix_letter;
 mod hold;
 mod hold_scope;
 mod import_tracker;
@@ -60,8 +62,10 @@ mod switch_integration;
 mod test_destination;
 mod unmask;
 mod within_input;
+mod would_accept;
 
 pub use abort_campaign::abort_campaign;
+pub use ask_for_replay::{ask_for_replay, replay_obstacle};
 pub use cancel::cancel;
 pub use cancel_many::{CancelledMany, cancel_many};
 pub use choose_account::{Offer, choose_account, offer};
@@ -76,6 +80,7 @@ pub use erase::{Erased, Erasing};
 pub use error::OperationError;
 pub use explain::{Explained, explain};
 pub use export_secrets::export_secrets;
+pub use fix_letter::{LetterFix, fix_dead_letter, preview_letter_fix};
 pub use hold::hold;
 pub use hold_scope::{check_scope, name_of_scope};
 pub use import_tracker::import_tracker;
@@ -94,7 +99,7 @@ pub use register_integration::{IntegrationSettings, register_integration};
 pub use register_producer::{SharedSource, register_producer, shared_sources};
 pub use release::release;
 pub use remove_producer::remove_producer;
-pub use replay::{Replayer, replay};
+pub use replay::{Replayed, Replayer, replay, replay_wanted};
 pub use rerun::{effects_that_may_repeat, rerun};
 pub use resume::resume;
 pub use resume_campaign::resume_campaign;
@@ -114,6 +119,7 @@ pub use switch_destination::switch_destination;
 pub use switch_integration::switch_integration;
 pub use test_destination::test_destination;
 pub use unmask::{Unmasked, unmask};
+pub use would_accept::{Acceptance, Candidate, would_accept};
 
 use std::time::Duration;
 

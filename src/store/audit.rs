@@ -112,7 +112,10 @@ actions! {
     PauseCampaign = "campaign.pause",
     ResumeCampaign = "campaign.resume",
     AbortCampaign = "campaign.abort",
+    /// In the console, a row when it is asked for and one when it was published.
     ReplayDeadLetter = "dead_letter.replay",
+    /// The body is replaced by a corrected one, and published again.
+    FixDeadLetter = "dead_letter.fix",
     /// By number, by filter, or by retention.
     DiscardDeadLetter = "dead_letter.discard",
     /// Written before the body is shown.

@@ -1,7 +1,7 @@
 //! Dead letters: messages that could not become a job, stored with their sealed body and headers.
 
 use deadpool_postgres::GenericClient;
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -94,6 +94,22 @@ pub struct DeadLetterRow {
     pub resolved_by: Option<String>,
     /// The reason, in their words.
     pub resolved_reason: Option<String>,
+    /// The user that published the message, as verified by RabbitMQ.
+    pub producer: Option<String>,
+    /// When somebody asked a worker to publish it again.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
+    pub replay_wanted_at: Option<OffsetDateTime>,
+    /// Who asked.
+    pub replay_wanted_by: Option<String>,
+    /// Why the last try of a worker failed.
+    pub replay_error: Option<String>,
+    /// When its body was replaced by a corrected one.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
+    pub fixed_at: Option<OffsetDateTime>,
+    /// Who replaced it.
+    pub fixed_by: Option<String>,
 }
 
 /// A dead letter with the received message.
@@ -107,9 +123,21 @@ pub struct DeadLetter {
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
+    /// As received; empty if it had none, `None` if it was not stored.
+    pub content_type: Option<String>,
+    /// As received.
+    pub content_encoding: Option<String>,
+    /// As received.
+    pub app_id: Option<String>,
+    /// As received.
+    #[serde(skip)]
+    pub reply_to: Option<String>,
+    /// As received.
+    #[serde(skip)]
+    pub correlation_id: Option<String>,
     /// The opened body, shown only on an audited request; `None` if it was not stored.
     #[serde(skip)]
-    pub body: Option<SecretString>,
+    pub body: Option<SecretSlice<u8>>,
     /// All headers as received, opened, as a JSON object; shown only on an audited request.
     #[serde(skip)]
     pub all_headers: SecretString,
@@ -133,7 +161,7 @@ const INSERT: &str = "
 macro_rules! letter_columns {
     () => {
         "id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution, \
-         resolved_by, resolved_reason"
+         resolved_by, resolved_reason, producer, replay_wanted_at, replay_wanted_by, replay_error, fixed_at, fixed_by"
     };
 }
 pub(super) use letter_columns;
@@ -157,7 +185,8 @@ pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 const SHOW: &str = concat!(
     "SELECT ",
     letter_columns!(),
-    ", headers, sealed_headers, sealed_body, body_sha256 FROM dead_letters WHERE id = $1"
+    ", headers, sealed_headers, sealed_body, body_sha256, content_type, content_encoding, app_id, reply_to, correlation_id \
+      FROM dead_letters WHERE id = $1"
 );
 
 impl Store {
@@ -302,7 +331,12 @@ impl Store {
             row: row_of(&row)?,
             headers,
             body_sha256: data_encoding::HEXLOWER.encode(&digest),
-            body: body.map(|body| SecretString::from(String::from_utf8_lossy(&body).into_owned())),
+            content_type: row.try_get("content_type")?,
+            content_encoding: row.try_get("content_encoding")?,
+            app_id: row.try_get("app_id")?,
+            reply_to: row.try_get("reply_to")?,
+            correlation_id: row.try_get("correlation_id")?,
+            body: body.map(SecretSlice::from),
             all_headers: SecretString::from(all_headers.to_string()),
         }))
     }
@@ -367,5 +401,11 @@ pub(super) fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreEr
         resolution: row.try_get("resolution")?,
         resolved_by: row.try_get("resolved_by")?,
         resolved_reason: row.try_get("resolved_reason")?,
+        producer: row.try_get("producer")?,
+        replay_wanted_at: row.try_get("replay_wanted_at")?,
+        replay_wanted_by: row.try_get("replay_wanted_by")?,
+        replay_error: row.try_get("replay_error")?,
+        fixed_at: row.try_get("fixed_at")?,
+        fixed_by: row.try_get("fixed_by")?,
     })
 }

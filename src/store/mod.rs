@@ -50,6 +50,7 @@ mod job_places;
 mod job_row;
 mod keys;
 mod kill_preview;
+mod letter_list;
 mod listing;
 mod load;
 mod login;
@@ -87,6 +88,7 @@ mod stuck;
 mod takeover;
 mod timeline;
 mod turns;
+mod wanted_replays;
 mod watched;
 mod ways;
 
@@ -134,6 +136,7 @@ pub use job_places::{CampaignOfJob, JobPlaces, UnpublishedEvent, UnpublishedEven
 pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use kill_preview::{KillPreview, KilledJob};
+pub use letter_list::{LetterFilter, ListedLetters};
 pub use listing::{Listed, Matching, Stopped};
 pub use load::{DatabaseLoad, PipelineLoad};
 pub use login::WorkerLogin;
@@ -171,3 +174,4 @@ pub use timeline::{
     ActionMark, EffectMark, EndMark, FollowUpCount, FollowUps, Span, SpanKind, Timeline,
 };
 pub use turns::Turn;
+pub use wanted_replays::{FixedLetter, WantedReplay, fix_letter, want_replay};

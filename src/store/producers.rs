@@ -8,6 +8,7 @@ use super::actions::Target;
 use super::error::StoreError;
 use super::handle::Store;
 use super::sql::{execute, query, query_opt};
+use crate::job::JobId;
 use crate::message::Producer;
 
 /// Maximum number of producers in a list.
@@ -40,6 +41,8 @@ pub(super) const TENANT: &str = "SELECT source, organization FROM jobs WHERE id 
 pub(super) const TENANT_OF_KEY: &str = "
     SELECT jobs.source, jobs.organization FROM job_keys JOIN jobs ON jobs.id = job_keys.job_id
     WHERE job_keys.source = $1 AND job_keys.dedupe_key = $2";
+
+const KNOWN_KEY: &str = "SELECT job_id, digest FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 
 /// The source and the organization of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +90,20 @@ impl Store {
         Ok(query_opt(&self.client().await?, ORGANIZATION, &[&slug])
             .await?
             .is_some())
+    }
+
+    /// Returns the job that has this key, and the digest of its message.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_key(
+        &self,
+        source: &str,
+        dedupe_key: &str,
+    ) -> Result<Option<(JobId, Vec<u8>)>, StoreError> {
+        let row = query_opt(&self.client().await?, KNOWN_KEY, &[&source, &dedupe_key]).await?;
+        let known = |row: Row| Ok((JobId(row.try_get("job_id")?), row.try_get("digest")?));
+        row.map(known).transpose()
     }
 
     /// Returns the tenant of a job; `None` if there is no such job.

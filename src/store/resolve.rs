@@ -1,15 +1,14 @@
 //! Resolves dead letters: publishes them again or discards them.
 
-use secrecy::SecretSlice;
+use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::audit::{Action, Actor, write_audit};
 use super::count::CappedCount;
-use super::dead_letters::place;
+use super::dead_letters::DeadLetter;
 use super::error::StoreError;
 use super::handle::Store;
-use super::headers;
 use super::sql::{query, query_one, query_opt};
 use crate::secrets::Keyring;
 
@@ -99,16 +98,57 @@ pub(super) const COUNT_OF_CODE: &str = "
     SELECT count(*) AS letters FROM (
         SELECT FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1) counted";
 
-const READ: &str = "
-    SELECT producer, routing_key, headers, sealed_headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding,
-        message_id, app_id, reply_to,
-        correlation_id, coalesce(resolution, CASE WHEN resolved_at IS NOT NULL THEN 'resolved' END) AS resolution
-    FROM dead_letters WHERE id = $1";
-
 const RESOLVE: &str = "
     UPDATE dead_letters SET resolved_at = now(), resolution = $2, resolved_by = $3, resolved_reason = $4
     WHERE id = $1 AND resolved_at IS NULL
     RETURNING code, source, dedupe_key";
+
+impl DeadLetter {
+    /// Returns the message as it was received, if it can be published again.
+    ///
+    /// # Errors
+    /// [`NotReplayable`].
+    pub fn replay(self) -> Result<Replay, NotReplayable> {
+        if self.row.resolved_at.is_some() {
+            let how = self.row.resolution.as_deref().unwrap_or("resolved");
+            return Err(NotReplayable::Resolved(how.to_owned()));
+        }
+        self.whole_body()?;
+        let headers = self.all_headers.expose_secret();
+        let headers = serde_json::from_str(headers).map_err(|_| NotReplayable::Damaged)?;
+        let bytes = self.row.body_bytes;
+        Ok(Replay {
+            producer: self.row.producer,
+            routing_key: self.row.routing_key,
+            headers,
+            body: self.body.ok_or(NotReplayable::NotKept(bytes))?,
+            content_type: self.content_type,
+            content_encoding: self.content_encoding,
+            message_id: self.row.message_id,
+            app_id: self.app_id,
+            reply_to: self.reply_to,
+            correlation_id: self.correlation_id,
+        })
+    }
+
+    /// Returns the body if all of it is stored. It may contain secrets.
+    ///
+    /// # Errors
+    /// [`NotReplayable`].
+    pub fn whole_body(&self) -> Result<&[u8], NotReplayable> {
+        let bytes = self.row.body_bytes;
+        let body = self.body.as_ref().ok_or(NotReplayable::NotKept(bytes))?;
+        let body = body.expose_secret();
+        if i64::try_from(body.len()) != Ok(bytes) {
+            let kept = body.len();
+            return Err(NotReplayable::Cut { kept, bytes });
+        }
+        if data_encoding::HEXLOWER.encode(&Sha256::digest(body)) != self.body_sha256 {
+            return Err(NotReplayable::Damaged);
+        }
+        Ok(body)
+    }
+}
 
 impl Store {
     /// Returns the ids of open dead letters, oldest first, at most `limit`, with this code if one
@@ -150,39 +190,19 @@ impl Store {
         keyring: &Keyring,
         id: i64,
     ) -> Result<Result<Replay, NotReplayable>, StoreError> {
-        let Some(row) = query_opt(&self.client().await?, READ, &[&id]).await? else {
-            return Ok(Err(NotReplayable::NoSuchLetter));
-        };
-        if let Some(how) = row.try_get("resolution")? {
-            return Ok(Err(NotReplayable::Resolved(how)));
-        }
-        let bytes: i64 = row.try_get("body_bytes")?;
-        let Some(sealed) = row.try_get("sealed_body")? else {
-            return Ok(Err(NotReplayable::NotKept(bytes)));
-        };
-        let body = keyring.open(place(&id.to_string()), sealed)?;
-        if i64::try_from(body.len()) != Ok(bytes) {
-            return Ok(Err(NotReplayable::Cut {
-                kept: body.len(),
-                bytes,
-            }));
-        }
-        if Sha256::digest(&body).as_slice() != row.try_get::<_, &[u8]>("body_sha256")? {
-            return Ok(Err(NotReplayable::Damaged));
-        }
-        let headers = headers::received(keyring, &id.to_string(), &row)?;
-        Ok(Ok(Replay {
-            producer: row.try_get("producer")?,
-            routing_key: row.try_get("routing_key")?,
-            headers,
-            body: SecretSlice::from(body),
-            content_type: row.try_get("content_type")?,
-            content_encoding: row.try_get("content_encoding")?,
-            message_id: row.try_get("message_id")?,
-            app_id: row.try_get("app_id")?,
-            reply_to: row.try_get("reply_to")?,
-            correlation_id: row.try_get("correlation_id")?,
-        }))
+        let letter = self.dead_letter(keyring, id).await?;
+        Ok(letter
+            .ok_or(NotReplayable::NoSuchLetter)
+            .and_then(|letter| letter.replay()))
+    }
+
+    /// Counts the open dead letters.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_open_letters(&self) -> Result<CappedCount, StoreError> {
+        let row = query_one(&self.client().await?, COUNT, &[&CappedCount::ROWS]).await?;
+        Ok(CappedCount::of(row.try_get("letters")?))
     }
 
     /// Resolves an open dead letter and writes its audit row. Returns `false` if there is no such

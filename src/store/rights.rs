@@ -89,7 +89,8 @@ pub(super) const TABLES: &[TableRights] = &[
         "dead_letters",
         ALL,
         "id,code,detail,source,dedupe_key,message_id,correlation_id,routing_key,body_bytes,created_at,resolved_at,content_type,\
-         content_encoding,app_id,resolution,resolved_by,resolved_reason,producer,kept_bytes",
+         content_encoding,app_id,resolution,resolved_by,resolved_reason,producer,kept_bytes,replay_wanted_at,replay_wanted_by,\
+         replay_wanted_role,replay_wanted_reason,replay_next_at,replay_error,fixed_at,fixed_by",
     ),
     on(
         "announcements",

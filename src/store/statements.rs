@@ -4,8 +4,9 @@
 use super::{
     audit_rows, backlog, campaigns, cancel_many, causes, changes, control_list, controls,
     dead_letters, discard_many, due, failure_groups, failure_sightings, group_difference, headers,
-    inspect, job_places, kill_preview, listing, load, open_jobs, overdue, parked, quotas, releases,
-    repeats, replicas, resolve, samples, stuck, takeover, timeline, ways,
+    inspect, job_places, kill_preview, letter_list, listing, load, open_jobs, overdue, parked,
+    quotas, releases, repeats, replicas, resolve, samples, stuck, takeover, timeline,
+    wanted_replays, ways,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module
@@ -82,6 +83,7 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("load::WAITING", load::WAITING),
     ("load::PARKED", load::PARKED),
     ("samples::FORGET", samples::FORGET),
+    ("wanted_replays::TAKE", wanted_replays::TAKE),
 ];
 
 /// Statements of commands, by their names; a command has connections of its own.
@@ -117,6 +119,10 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("dead_letters::LIST", dead_letters::LIST),
     ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
     ("discard_many::LOOK", discard_many::LOOK),
+    ("letter_list::OPEN_OF_CODE", letter_list::OPEN_OF_CODE),
+    ("letter_list::OPEN_IDS", letter_list::OPEN_IDS),
+    ("letter_list::IDS", letter_list::IDS),
+    ("letter_list::AMONG", letter_list::AMONG),
     ("failure_groups::LIST", failure_groups::LIST),
     ("failure_groups::SHOW", failure_groups::SHOW),
     ("failure_groups::HIT", failure_groups::HIT),

@@ -17,8 +17,8 @@ use crate::engine::Product;
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    AboutJob, Cancel, Configure, Intake, LONGEST_DELAY, Named, Refusal, Sender, WakeUp,
-    decode_control, decode_intake, sealed_place,
+    Cancel, Configure, Intake, Named, Refusal, Sender, WakeUp, decode_control, decode_intake,
+    sealed_place,
 };
 use crate::store::{
     ActionResult, Actor, Announcement, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob,
@@ -210,22 +210,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         delivery: &Delivery,
         intake: &Intake,
     ) -> Result<(), Trouble> {
-        let AboutJob {
-            source,
-            organization,
-            application,
-            not_before,
-            ..
-        } = intake.about();
-        let mut names = vec![Named::Source(source), Named::Organization(organization)];
-        names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
-        names.extend(application.map(Named::Application));
+        let about = intake.about();
+        let names = about.names(delivery.reply_to.as_deref());
         self.permit(sender, &names, delivery.received_at).await?;
-        if let Some(time) =
-            not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY)
-        {
-            return Err(Refusal::TooFarAhead(time.to_string()).into());
-        }
+        about.check_delay(OffsetDateTime::now_utc())?;
+        let organization = about.organization;
         // A message of a newer schema may name its organization elsewhere.
         if organization.is_empty() {
             Ok(())

@@ -1,7 +1,8 @@
-//! `dispatch dead-letters`: lists, shows, replays and discards messages that could not become a
-//! job.
+//! `dispatch dead-letters`: lists, shows, corrects, replays and discards messages that could not
+//! become a job.
 
 mod discard;
+mod fix;
 mod resolve;
 
 use std::process::ExitCode;
@@ -18,14 +19,15 @@ use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
 use crate::app;
 use crate::config::Links;
 use crate::operations;
-use crate::store::{DeadLetter, DeadLetterRow};
+use crate::store::{DeadLetter, DeadLetterRow, LetterFilter};
 
-/// List, show, replay or discard dead letters: messages that could not become a job
+/// List, show, correct, replay or discard dead letters: messages that could not become a job
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
     List(List),
     Show(Show),
     Replay(resolve::Replay),
+    Fix(fix::Fix),
     Discard(discard::Discard),
 }
 
@@ -37,6 +39,12 @@ pub(super) struct List {
     /// Include replayed and discarded dead letters
     #[arg(long)]
     all: bool,
+    /// Only with this code
+    #[arg(long)]
+    code: Option<String>,
+    /// Only of this source; looks at 5,000 dead letters at a time
+    #[arg(long)]
+    source: Option<String>,
     /// Only older than this number; use the last number of a page for the next page
     #[arg(long, value_name = "NUMBER", default_value_t = i64::MAX, hide_default_value = true)]
     before: i64,
@@ -68,6 +76,7 @@ impl DeadLetters {
             Self::List(list) => list.run(output).await,
             Self::Show(show) => show.run(output).await,
             Self::Replay(replay) => replay.run(output).await,
+            Self::Fix(fix) => fix.run(output).await,
             Self::Discard(discard) => discard.run(output).await,
         }
     }
@@ -76,16 +85,25 @@ impl DeadLetters {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
-        let rows = store
-            .dead_letters(self.all, self.before, self.limit)
-            .await?;
-        output.rows(&rows, table)?;
-        match rows.last() {
-            None => say("no dead letters"),
-            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => {
-                say(&format!("next page: --before {}", last.id))
-            }
-            Some(_) => {}
+        let filter = LetterFilter {
+            resolved_too: self.all,
+            code: self.code,
+            source: self.source,
+            before: self.before,
+            limit: self.limit,
+        };
+        let listed = store.list_letters(&filter).await?;
+        output.rows(&listed.letters, table)?;
+        if listed.letters.is_empty() {
+            say("no dead letters");
+        }
+        if let Some(looked) = listed.looked {
+            say(&format!(
+                "looked at {looked} dead letters; there are older ones"
+            ));
+        }
+        if let Some(next) = listed.next {
+            say(&format!("next page: --before {next}"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -110,7 +128,8 @@ impl Show {
              dead letters; use its size and SHA-256, which are shown without --raw",
         )?;
         operations::show_raw(&store, &operator(self.reason), self.id).await?;
-        let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
+        let body = String::from_utf8_lossy(body.expose_secret());
+        let (body, headers) = (body.as_ref(), letter.all_headers.expose_secret());
         if output.is_json() {
             let mut value =
                 serde_json::to_value(&letter).context("the answer cannot be encoded as JSON")?;
@@ -176,6 +195,10 @@ fn page(output: Output, letter: &DeadLetter) -> String {
         ("how", or_dash(row.resolution.as_deref())),
         ("by", or_dash(row.resolved_by.as_deref())),
         ("why", or_dash(row.resolved_reason.as_deref())),
+        ("producer", or_dash(row.producer.as_deref())),
+        ("replay wanted by", or_dash(row.replay_wanted_by.as_deref())),
+        ("replay failed", or_dash(row.replay_error.as_deref())),
+        ("corrected by", or_dash(row.fixed_by.as_deref())),
     ];
     for (name, text) in lines {
         table.add_row([name.to_owned(), text]);

@@ -1,12 +1,9 @@
 //! `dispatch jobs park|rerun|skip|effect|edit|restore|unmask`: each acts on one job at the version
 //! that was shown when it asked, and writes an audit row.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -14,12 +11,12 @@ use super::Selector;
 use super::actions::{print_result, question};
 use crate::cli::connect;
 use crate::cli::consent::Consent;
+use crate::cli::document::{read, say_diff};
 use crate::cli::failure::Usage;
-use crate::cli::output::{Output, plain, say};
+use crate::cli::output::{Output, say};
 use crate::config::Links;
 use crate::job::{Epoch, Generation};
-use crate::message::MESSAGE_LIMIT;
-use crate::operations::{self, Edited, Found, PathChange};
+use crate::operations::{self, Edited, Found};
 use crate::store::{ActionResult, Store, Target};
 
 #[derive(Debug, Args)]
@@ -249,35 +246,6 @@ impl Unmask {
             }
             (result, None) => print_result(output, "unmask", result),
         }
-    }
-}
-
-/// Reads a file or stdin of at most the size of a message.
-fn read(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let limit = u64::try_from(MESSAGE_LIMIT).unwrap_or(u64::MAX) + 1;
-    if path == Path::new("-") {
-        io::stdin().lock().take(limit).read_to_string(&mut text)
-    } else {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        file.take(limit).read_to_string(&mut text)
-    }
-    .with_context(|| format!("cannot read {}", path.display()))?;
-    if text.len() > MESSAGE_LIMIT {
-        bail!("expected at most {MESSAGE_LIMIT} bytes, got more");
-    }
-    Ok(text)
-}
-
-fn say_diff(diff: &[PathChange]) {
-    let text = |value: &Option<Value>| value.as_ref().map_or("-".to_owned(), Value::to_string);
-    for change in diff {
-        say(&format!(
-            "{}: {} → {}",
-            plain(&change.path),
-            text(&change.before),
-            text(&change.after)
-        ));
     }
 }
 

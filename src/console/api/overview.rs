@@ -10,7 +10,7 @@ use crate::console::call::Call;
 use crate::console::changes::Change;
 use crate::console::in_force::{self, InForce};
 use crate::console::pages;
-use crate::console::panels::{PanelError, Seen, pipeline_lanes};
+use crate::console::panels::{OpenLetters, PanelError, Seen, pipeline_lanes};
 use crate::console::problem::Problem;
 use crate::console::query;
 use crate::console::routes::{Route, reads};
@@ -51,6 +51,9 @@ pub(in crate::console) struct Status {
     /// Open jobs by state, each up to 10,000.
     #[schemars(with = "Option<OpenJobs>")]
     pub(in crate::console) open: Seen<OpenJobs>,
+    /// Open dead letters.
+    #[schemars(with = "Option<OpenLetters>")]
+    pub(in crate::console) dead_letters: Seen<OpenLetters>,
     /// The lanes, and the number of replicas that they need.
     #[schemars(with = "Option<Lanes>")]
     pub(in crate::console) lanes: Seen<Lanes>,
@@ -118,8 +121,9 @@ async fn status(call: Call) -> Result<Response, Problem> {
 /// `postgres_away`, `too_slow`.
 pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Problem> {
     let (panels, store) = (call.panels(), call.reads());
-    let (open, lanes, stuck, controls, replicas, ended, groups, charts, changes, now) = tokio::join!(
+    let (open, dead_letters, lanes, stuck, controls, replicas, ended, groups, charts, changes, now) = tokio::join!(
         panels.open(store),
+        panels.letters(store),
         panels.lanes(store),
         panels.stuck(store),
         panels.controls(store),
@@ -147,6 +151,7 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
     );
     let errors = [
         open.error("open"),
+        dead_letters.error("dead_letters"),
         lanes.error("lanes"),
         stuck.error("stuck"),
         controls.error("controls"),
@@ -167,6 +172,7 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
             .map(|group| group.last_seen_at),
         errors: errors.into_iter().flatten().collect(),
         open,
+        dead_letters,
         lanes,
         controls,
         replicas,

@@ -17,6 +17,7 @@ const NAVIGATION: &[(&str, &str, char)] = &[
     ("/campaigns", "Campaigns", 'c'),
     ("/controls", "Controls", 'h'),
     ("/fleet", "Fleet", 'f'),
+    ("/dead-letters", "Dead letters", 'd'),
     ("/audit", "Audit", 'a'),
 ];
 

@@ -14,6 +14,7 @@ use crate::console::answer;
 use crate::console::api::overview::{Status, read_audit, read_status, read_stuck};
 use crate::console::call::Call;
 use crate::console::changes::Change;
+use crate::console::panels::OpenLetters;
 use crate::console::problem::Problem;
 use crate::console::summary::Cause;
 use crate::store::{FailureGroup, OpenJobs, StuckRow};
@@ -26,7 +27,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let content = html! {
         h1 { "Overview" }
         p.explain #summary { (cause(status.summary.cause)) " " (status.summary.sentence) }
-        section #open { h2 { "Open jobs" } (panel(status.open.get(), |open| open_jobs(open, &status))) }
+        section #open { h2 { "Open jobs" } (panel(status.open.get(), |open| open_jobs(open, &status))) (panel(status.dead_letters.get(), letters)) }
         section #lanes { h2 { "Lanes" } (panel(status.lanes.get(), |found| lanes(&found.lanes))) }
         section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, now))) }
         section #groups { h2 { "Failures that are new, back or growing" } (panel(status.urgent_groups(), |groups| urgent(groups, &status))) }
@@ -60,6 +61,14 @@ fn open_jobs(open: &OpenJobs, status: &Status) -> Markup {
             a href="/jobs?state=parked" { "■ parked " (open.parked) }
         }
         @if open.parked.is_zero() { p.hint { "Nothing is parked. " (last_failure(status)) } }
+    }
+}
+
+fn letters(letters: &OpenLetters) -> Markup {
+    html! {
+        @if !letters.count.is_zero() {
+            p.chips { a href="/dead-letters" { "■ dead letters " (letters.count) } }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::waiting_job;
+use crate::operator::dead_letters::{letter, message};
 use crate::support::{TestWorld, WorkerOptions};
 
 /// Returns the schema of a route's answer, with the schemas that it refers to.
@@ -34,6 +35,7 @@ async fn every_answer_matches_its_schema() {
     let campaign = json!({"action": "retry", "state": "waiting", "reason": "test"});
     let started = console.post(&token, "/campaigns", &campaign).await;
     assert_eq!(started.status(), 200);
+    assert_eq!(letter(&world, &message("letter")).await, 1);
     let is_read = |route: &&Route| {
         route.is_in_api() && route.method == Method::GET && route.media_type == "application/json"
     };

@@ -5,6 +5,7 @@ mod actions;
 mod answers;
 mod bad_input;
 mod choose;
+mod dead_letters;
 mod described;
 mod fleet;
 mod job_forms;

@@ -82,7 +82,7 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
     let group = "INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
         VALUES ('f-1', 'dispatch', 'check_account', 'x.y', 'text')";
     world.database.rows(group).await;
-    for key in ["replayed", "discarded", "shown"] {
+    for key in ["replayed", "discarded", "shown", "fixed"] {
         letters.push(letter(world, &message(key)).await);
     }
     [
@@ -321,6 +321,12 @@ fn of_letters_and_the_rest(letters: &[i64]) -> Vec<Case> {
             &format!("dead-letters show {} --raw", letters[2]),
             "",
             "dead_letter.show_raw",
+            WORKER,
+        ),
+        case(
+            &format!("dead-letters fix {} --body - --yes", letters[3]),
+            &message("corrected").to_string(),
+            "dead_letter.fix",
             WORKER,
         ),
         case(

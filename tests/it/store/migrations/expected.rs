@@ -68,6 +68,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(22, &[], V22),
     migration!(23, &[], V23),
     migration!(24, &[], V24),
+    migration!(25, &[], V25),
 ];
 
 const V1: &[Expectation] = &[
@@ -355,5 +356,16 @@ const V24: &[Expectation] = &[
     expect(
         "INSERT INTO samples (replica, data) VALUES (3, json_build_object('x', repeat('x', 65536)))",
         "refused: samples_data_check",
+    ),
+];
+
+const V25: &[Expectation] = &[
+    expect(
+        "SELECT count(replay_wanted_at), count(replay_next_at), count(fixed_at) FROM dead_letters",
+        "0 0 0",
+    ),
+    expect(
+        "UPDATE dead_letters SET replay_wanted_at = now(), replay_wanted_by = 'olga', replay_wanted_role = 'admin'",
+        "refused: dead_letters_check1",
     ),
 ];

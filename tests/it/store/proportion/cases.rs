@@ -315,6 +315,21 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("dead_letters::LIST", "9223372036854775807, 50", 10, 2),
     case("dead_letters::LIST_OPEN", "9223372036854775807, 50", 10, 2),
+    case("wanted_replays::TAKE", "", 10, 4),
+    case(
+        "letter_list::OPEN_OF_CODE",
+        "9223372036854775807, 50, 'usual'",
+        10,
+        2,
+    ),
+    case("letter_list::OPEN_IDS", "9223372036854775807, 5000", 10, 2),
+    case("letter_list::IDS", "9223372036854775807, 5000", 10, 2),
+    case(
+        "letter_list::AMONG",
+        "numbers(5000), NULL, 'shop-7', 50",
+        WINDOW,
+        0,
+    ),
     case(
         "listing::AMONG",
         "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",

@@ -62,8 +62,10 @@ const FILL: &str = "
         SELECT now() - n * interval '15 seconds', 1, '{}' FROM generate_series(1, 20000) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
         SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
-    INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, producer, kept_bytes, resolved_at)
-        SELECT CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'usual' END, 'detail', 'job', '{}', '', 0, '',
+    INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, source, replay_wanted_at,
+            replay_next_at, replay_wanted_by, replay_wanted_role, producer, kept_bytes, resolved_at)
+        SELECT CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'usual' END, 'detail', 'job', '{}', '', 0, '', 'shop-' || n % 100,
+            CASE WHEN n % 500 = 7 THEN now() END, CASE WHEN n % 500 = 7 THEN now() - interval '1 minute' END, 'olga', 'operator',
             CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END, 100, CASE WHEN n > 2000 * {scale} THEN now() END
         FROM generate_series(1, 20000 * {scale}) n;
     INSERT INTO releases (cause, up_to, after_observed, after_id, next_at)
@@ -87,6 +89,8 @@ const NAMES: &str = "
         SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
     CREATE FUNCTION some_jobs(first bigint, last bigint) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
         SELECT array_agg(job(n)) FROM generate_series(first, last) n $$;
+    CREATE FUNCTION numbers(last bigint) RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
+        SELECT array_agg(n) FROM generate_series(1, last) n $$;
     CREATE FUNCTION scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$
         SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
 
