@@ -6,7 +6,7 @@ use dispatch_worker::store::Role;
 use serde_json::{Value, json};
 
 use super::SOON;
-use crate::support::{Browser, ConsoleProcess, TestWorld, WorkerOptions, acme, wait_for};
+use crate::support::{Browser, ConsoleProcess, TestWorld, WorkerOptions, acme};
 
 /// A name and an address that nothing else of the world has.
 const PERSON: &str = "Zacharias Quill";
@@ -151,17 +151,13 @@ async fn fits_a_small_screen(console: &ConsoleProcess, token: &str, id: JobId) {
 #[tokio::test]
 async fn a_job_that_is_held_says_by_what_and_names_nobody_until_it_is_unmasked() {
     let world = TestWorld::acme().await;
-    let _worker = world.worker(&WorkerOptions::default());
     let console = world.console().await;
     let admin = world.token(Role::Admin, "olga", &[]).await;
     let hold = json!({"scope": "organization:acme", "minutes": 60, "reason": "<b>test</b>"});
     let held = console.post(&admin, "/controls/hold", &hold).await;
     assert_eq!(held.status(), 200);
-    wait_for("the worker to see the hold", SOON, async || {
-        let live = world.store().live_controls().await.unwrap();
-        if live.is_empty() { Err("none") } else { Ok(()) }
-    })
-    .await;
+    // A worker that starts knows every control in force.
+    let _worker = world.worker(&WorkerOptions::default());
     let mut message = acme::job(
         "held",
         &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await,
