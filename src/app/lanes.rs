@@ -14,6 +14,7 @@ use crate::broker::{CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueC
 use crate::engine::Lane;
 use crate::pipelines::Dispatch;
 use crate::readiness::LaneHealth;
+use crate::telemetry::names;
 use crate::worker::{
     IntakeThrottle, LaneLimiter, LaneRun, LaneWatch, Lease, Worker, check_lanes, prefetch,
 };
@@ -60,7 +61,9 @@ impl IncarnationLanes<'_> {
     fn limiters(&self) -> Vec<Arc<LaneLimiter>> {
         let intake_lane = self.process.context.registry.intake().lane;
         let limiter = |lane: Lane, new: fn(Lane, usize) -> LaneLimiter| {
-            Arc::new(new(lane, self.process.settings.concurrency_of(lane.name)))
+            let permits = self.process.settings.concurrency_of(lane.name);
+            metrics::gauge!(names::PERMITS, "lane" => lane.name).set(permits as f64);
+            Arc::new(new(lane, permits))
         };
         let lanes = self.process.lanes().into_iter();
         let others = lanes.filter(|lane| *lane != intake_lane);

@@ -134,7 +134,7 @@ fn of_links_and_codes() {
     ] {
         zero(names::RECONNECTS, "link", link);
     }
-    for queue in [INTAKE_QUEUE, CONTROL_QUEUE] {
+    for queue in [INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE] {
         gauge!(names::QUEUE_MESSAGES, "queue" => queue).increment(0.0);
     }
     for link in ["postgres", "publisher", "intake", "control"] {

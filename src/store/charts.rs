@@ -1,7 +1,7 @@
 //! Charts of the last while, from the samples of the replicas: what came in, what was done, what
 //! failed, how long due jobs have waited, and how long stages take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -79,7 +79,7 @@ type Buckets = Vec<u64>;
 /// What is added up for a point.
 #[derive(Default)]
 struct Sums {
-    replicas: u32,
+    replicas: BTreeSet<i64>,
     accepted: f64,
     done: f64,
     parked: f64,
@@ -107,7 +107,7 @@ impl Charts {
             let Some(sums) = usize::try_from(at).ok().and_then(|at| sums.get_mut(at)) else {
                 continue;
             };
-            sums.gauges(&sample.data);
+            sums.gauges(sample.replica, &sample.data);
             if let Some(before) = before {
                 sums.counters(before, &sample.data);
                 for (stage, now) in &sample.data.stages {
@@ -136,17 +136,17 @@ impl Charts {
 
 impl Sums {
     /// Every replica measures the same rows and queues, so the largest value counts.
-    fn gauges(&mut self, sample: &SampleData) {
-        self.replicas += 1;
+    fn gauges(&mut self, replica: i64, sample: &SampleData) {
+        self.replicas.insert(replica);
         let largest = |metric| {
             series(&sample.gauges, metric)
-                .map(|(_, value)| value)
+                .map(|(_, _, value)| value)
                 .fold(0.0, f64::max)
         };
         let ready = series(&sample.gauges, names::OPEN_JOBS)
-            .filter(|(labels, _)| label(labels, "state") == Some("ready"))
-            .map(|(_, value)| value);
-        let queued = series(&sample.gauges, names::QUEUE_MESSAGES).map(|(_, value)| value);
+            .filter(|(_, labels, _)| label(labels, "state") == Some("ready"))
+            .map(|(_, _, value)| value);
+        let queued = series(&sample.gauges, names::QUEUE_MESSAGES).map(|(_, _, value)| value);
         self.oldest_due = self.oldest_due.max(largest(names::OLDEST_DUE_SECONDS));
         self.ready = self.ready.max(ready.sum());
         self.queued = self.queued.max(queued.sum());
@@ -155,10 +155,9 @@ impl Sums {
     fn counters(&mut self, before: &SampleData, now: &SampleData) {
         let grown = |metric: &'static str, is_counted: &dyn Fn(&str) -> bool| -> f64 {
             series(&now.counters, metric)
-                .filter(|(labels, _)| is_counted(labels))
-                .map(|(labels, value)| {
-                    let was = series(&before.counters, metric).find(|(found, _)| *found == labels);
-                    increase(was.map_or(0.0, |(_, value)| value), value)
+                .filter(|(_, labels, _)| is_counted(labels))
+                .map(|(name, _, value)| {
+                    increase(before.counters.get(name).copied().unwrap_or(0.0), value)
                 })
                 .sum()
         };
@@ -174,7 +173,7 @@ impl Sums {
     fn point(&self, at: OffsetDateTime) -> ChartPoint {
         ChartPoint {
             at,
-            replicas: self.replicas,
+            replicas: u32::try_from(self.replicas.len()).unwrap_or(u32::MAX),
             accepted: self.accepted,
             done: self.done,
             parked: self.parked,

@@ -64,13 +64,18 @@ const ADD: &str = "INSERT INTO samples (at, replica, data) VALUES (now(), $1, $2
 pub(super) const FORGET: &str = "
     DELETE FROM samples WHERE (at, replica) IN (
         SELECT at, replica FROM samples WHERE at < now() - interval '48 hours' ORDER BY at, replica LIMIT $1)";
-/// Of each replica the last sample of each minute. The times are read from the primary key alone.
+/// Of each replica the last sample of each minute, and its first one, with which its counters begin.
+/// The times are read from the primary key alone.
 pub(super) const SINCE: &str = "
-    SELECT s.at, s.replica, s.data::text AS data FROM (
-        SELECT DISTINCT ON (minute, replica) at, replica FROM (
-            SELECT at, replica, date_trunc('minute', at) AS minute FROM samples WHERE at >= $1 ORDER BY at DESC, replica DESC LIMIT $2) times
-        ORDER BY minute DESC, replica, at DESC LIMIT $3) last
-    CROSS JOIN LATERAL (SELECT at, replica, data FROM samples WHERE samples.at = last.at AND samples.replica = last.replica LIMIT 1) s
+    WITH times AS MATERIALIZED (
+        SELECT at, replica, date_trunc('minute', at) AS minute FROM samples WHERE at >= $1 ORDER BY at DESC, replica DESC LIMIT $2
+    ), kept AS (
+        (SELECT DISTINCT ON (minute, replica) at, replica FROM times ORDER BY minute DESC, replica, at DESC LIMIT $3)
+        UNION
+        (SELECT DISTINCT ON (replica) at, replica FROM times ORDER BY replica DESC, at LIMIT $4)
+    )
+    SELECT s.at, s.replica, s.data::text AS data FROM kept
+    CROSS JOIN LATERAL (SELECT at, replica, data FROM samples WHERE samples.at = kept.at AND samples.replica = kept.replica LIMIT 1) s
     ORDER BY s.at, s.replica";
 pub(super) const NEWEST: &str = "
     SELECT s.at, s.replica, s.data::text AS data FROM (
@@ -105,14 +110,14 @@ impl Store {
         Ok(i64::try_from(deleted) == Ok(OLD))
     }
 
-    /// Returns the last sample of each replica in each minute since `since`, the oldest first; if
-    /// there are more than 6,000, the newest.
+    /// Returns the last sample of each replica in each minute since `since`, and its first one, the
+    /// oldest first; if there are more than 6,000, the newest.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn samples(&self, since: OffsetDateTime) -> Result<Vec<SampleRow>, StoreError> {
         let client = self.client().await?;
-        let rows = query(&client, SINCE, &[&since, &TIMES, &ROWS]).await?;
+        let rows = query(&client, SINCE, &[&since, &TIMES, &ROWS, &REPLICAS]).await?;
         rows.iter().map(sample).collect()
     }
 

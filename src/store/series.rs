@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use super::samples::SampleData;
 
-/// Returns the series of a metric, each with its labels as they stand between the braces.
+/// Returns the series of a metric: the whole name, the labels as they stand between the braces, and
+/// the value.
 pub(super) fn series<'s>(
     all: &'s BTreeMap<String, f64>,
     metric: &'s str,
-) -> impl Iterator<Item = (&'s str, f64)> {
+) -> impl Iterator<Item = (&'s str, &'s str, f64)> {
     let names = all.range(metric.to_owned()..);
     names
         .take_while(move |(name, _)| name.starts_with(metric))
         .filter_map(move |(name, value)| {
             let rest = &name[metric.len()..];
-            match rest.strip_prefix('{') {
-                Some(labels) => Some((labels.trim_end_matches('}'), *value)),
-                None => rest.is_empty().then_some(("", *value)),
-            }
+            let labels = match rest.strip_prefix('{') {
+                Some(labels) => labels.trim_end_matches('}'),
+                None if rest.is_empty() => "",
+                None => return None,
+            };
+            Some((name.as_str(), labels, *value))
         })
 }
 
@@ -34,8 +37,8 @@ impl SampleData {
     /// Returns a gauge; one that is 0 is absent from the sample.
     pub(super) fn gauge(&self, metric: &str, name: &str, value: &str) -> f64 {
         series(&self.gauges, metric)
-            .find(|(labels, _)| label(labels, name) == Some(value))
-            .map_or(0.0, |(_, found)| found)
+            .find(|(_, labels, _)| label(labels, name) == Some(value))
+            .map_or(0.0, |(_, _, found)| found)
     }
 }
 
@@ -52,7 +55,12 @@ mod tests {
             (r#"jobs{state="parked"}"#, 4.0),
         ];
         let all: BTreeMap<String, f64> = all.map(|(name, n)| (name.to_owned(), n)).into();
-        let found: Vec<(&str, f64)> = series(&all, "jobs_total").collect();
+        let found: Vec<(&str, f64)> = series(&all, "jobs_total")
+            .map(|(name, labels, n)| {
+                assert!(name.contains(labels));
+                (labels, n)
+            })
+            .collect();
         assert_eq!(
             found,
             [("", 1.0), (r#"pipeline="dispatch",state="parked""#, 2.0)]

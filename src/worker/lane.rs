@@ -13,7 +13,6 @@ use crate::broker::Delivery;
 use crate::engine::{Lane, Product, Spawn};
 use crate::job::JobId;
 use crate::store::Tables;
-use crate::telemetry::names;
 
 /// Returns the prefetch for a lane with `limiters` permits: half as many again, so the next
 /// delivery is already here when a permit becomes free.
@@ -114,7 +113,6 @@ impl LaneLimiter {
     }
 
     fn keeping(lane: Lane, capacity: usize, kept: usize) -> Self {
-        metrics::gauge!(names::PERMITS, "lane" => lane.name).set(capacity as f64);
         Self {
             lane,
             permits: Arc::new(Semaphore::new(capacity - kept)),

@@ -190,19 +190,20 @@ fn counted(rows: &[StuckRow]) -> Vec<StuckRow> {
     rows.iter().filter(is_there).cloned().collect()
 }
 
-/// Returns the groups that are new, regressed, or growing.
+/// Returns the groups that are new, regressed, or growing, those with the most open jobs first.
 pub(super) fn urgent(groups: &[FailureGroup]) -> Vec<FailureGroup> {
     let is_urgent = |group: &&FailureGroup| match group.status {
         GroupStatus::New | GroupStatus::Regressed => true,
         GroupStatus::Ongoing => group.trend.last_hour > group.trend.hour_before,
         GroupStatus::Muted | GroupStatus::Resolved => false,
     };
-    groups
-        .iter()
-        .filter(is_urgent)
-        .take(GROUPS)
-        .cloned()
-        .collect()
+    let mut urgent: Vec<FailureGroup> = groups.iter().filter(is_urgent).cloned().collect();
+    // Those whose jobs have all gone on are the least urgent.
+    urgent.sort_by_key(|group| {
+        std::cmp::Reverse(group.parked.at_least() + group.retrying.at_least())
+    });
+    urgent.truncate(GROUPS);
+    urgent
 }
 
 #[derive(Deserialize)]

@@ -11,8 +11,8 @@ use crate::store::{ChartPoint, Charts};
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 /// The heights of the rows of labels above and below the lines.
-const ABOVE: f64 = 16.0;
-const BELOW: f64 = 16.0;
+const ABOVE: f64 = 20.0;
+const BELOW: f64 = 20.0;
 
 /// A line of a chart: its name, its class, and its value at a point; `None` where nothing is known.
 struct Line {
@@ -241,11 +241,11 @@ mod tests {
         let values = [Some(0.0), Some(10.0), None, Some(5.0)];
         assert_eq!(
             segments(&values, 10.0),
-            ["37.5,116 75,116 225,16", "487.5,66 525,66"]
+            ["37.5,120 75,120 225,20", "487.5,70 525,70"]
         );
         assert_eq!(
             segments(&[Some(0.0)], 0.0),
-            ["150,116 300,116"],
+            ["150,120 300,120"],
             "nothing is at the bottom"
         );
         assert_eq!(segments(&[], 0.0), [""; 0]);

@@ -12,10 +12,10 @@ enum Block<'t> {
     Code(String),
 }
 
-/// Returns a runbook without its first heading, which is that of the page.
+/// Returns a runbook from its first section on: its heading and its summary are those of the page.
 pub(super) fn runbook(text: &str) -> Markup {
     html! {
-        @for block in blocks(text) {
+        @for block in blocks(text).into_iter().skip_while(|block| !matches!(block, Block::Heading(_))) {
             @match block {
                 Block::Heading(text) => h2 { (text) },
                 Block::Paragraph(text) => p { (inline(&text)) },
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn a_runbook_is_rendered_and_escaped() {
-        let text = "# Alert\n\nTwo\nlines <b>.\n\n## Do\n\n```sh\ndispatch a < b\n```\n\n- one `x`\n- two\n";
+        let text = "# Alert\n\nSummary.\n\n## Do\n\nTwo\nlines <b>.\n\n```sh\ndispatch a < b\n```\n\n- one `x`\n- two\n";
         assert_eq!(
             runbook(text).into_string(),
-            "<p>Two lines &lt;b&gt;.</p><h2>Do</h2><pre><code>dispatch a &lt; b</code></pre>\
+            "<h2>Do</h2><p>Two lines &lt;b&gt;.</p><pre><code>dispatch a &lt; b</code></pre>\
              <ul><li>one <code>x</code></li><li>two</li></ul>"
         );
     }

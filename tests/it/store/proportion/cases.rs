@@ -170,7 +170,7 @@ pub(super) const CASES: &[Case] = &[
     // Of 240 samples of an hour, the times are read, and then one a minute.
     case(
         "samples::SINCE",
-        "now() - interval '1 hour', 16000, 6000",
+        "now() - interval '1 hour', 16000, 6000, 128",
         300,
         2,
     ),
