@@ -12,7 +12,7 @@ use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::holds::{self, StoredHolds};
 use crate::message::SCHEMA;
-use crate::pipelines::dispatch::configuration_link::ConfigurationLinks;
+use crate::pipelines::configuration_link::ConfigurationLinks;
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;

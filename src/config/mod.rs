@@ -383,19 +383,24 @@ fn secret(text: &str) -> Result<SecretString, Infallible> {
 
 /// Returns the address of a console without a path: https, or http on this machine.
 fn console_url(text: &str) -> Result<String, &'static str> {
-    let url = reqwest::Url::parse(text).ok();
-    let is_local =
-        |url: &reqwest::Url| matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    let is_plain = |url: &reqwest::Url| {
-        url.path() == "/"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
+    let url = text.trim_end_matches('/');
+    let is_of_authority = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    let is_authority = |rest: &str| !rest.is_empty() && rest.chars().all(is_of_authority);
+    let is_local = |rest: &str| {
+        let names = ["localhost", "127.0.0.1", "[::1]"];
+        let port = names.iter().find_map(|name| rest.strip_prefix(name));
+        port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
     };
-    url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_local(url)))
-        .filter(is_plain)
-        .map(|url| url.as_str().trim_end_matches('/').to_owned())
-        .ok_or("expected an https URL without path, or http on this machine; use https://dispatch.example for example")
+    let is_right = url.strip_prefix("https://").is_some_and(is_authority)
+        || url
+            .strip_prefix("http://")
+            .is_some_and(|rest| is_authority(rest) && is_local(rest));
+    if is_right {
+        return Ok(url.to_owned());
+    }
+    Err(
+        "expected an https URL without path, or http on this machine; use https://dispatch.example for example",
+    )
 }
 
 fn host_name(text: &str) -> Result<String, &'static str> {

@@ -126,6 +126,9 @@ impl From<StoreError> for Problem {
         if error.is_infrastructure() {
             return Self::postgres_away(chain(&error)).after(5);
         }
+        if error.is_of_text() {
+            return Self::invalid_input("expected text without the character NUL, got one with it");
+        }
         if matches!(error, StoreError::NotPermitted { .. }) {
             return Self::forbidden(error.to_string());
         }

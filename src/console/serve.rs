@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, ORIGIN, REFRESH, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, Method, Request};
@@ -21,7 +22,7 @@ use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
 use super::{answer, choose, in_force, pages, query};
-use crate::pipelines::dispatch::configuration_link;
+use crate::pipelines::configuration_link;
 use crate::store::Role;
 
 /// The most bytes in the body of a request.
@@ -75,8 +76,11 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
     on(
         filter,
         move |State(console): State<Arc<Console>>,
-              Path(path): Path<HashMap<String, String>>,
+              path: Result<Path<HashMap<String, String>>, PathRejection>,
               request: Request<Body>| async move {
+            let Ok(Path(path)) = path else {
+                return refuse(&request, Problem::not_found("the path is not text"));
+            };
             let id = Uuid::now_v7();
             let is_read = reader == Reader::Person && route.method == Method::GET;
             let (asked, headers) = (request.uri().to_string(), request.headers().clone());

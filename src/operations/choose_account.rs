@@ -3,10 +3,9 @@
 
 use super::OperationError;
 use super::configure::configure;
-use crate::engine::Stage as _;
 use crate::job::{JobState, WaitReason};
-use crate::pipelines::dispatch::configuration_link::open;
-use crate::pipelines::dispatch::{Configuration, ShowConfiguration};
+use crate::pipelines::configuration_link::open;
+use crate::pipelines::dispatch::{CHOICE, Configuration};
 use crate::secrets::Keyring;
 use crate::store::{ActionResult, Actor, JobRow, Request, Role, Store, Target};
 
@@ -49,7 +48,7 @@ pub async fn offer(
     let checkpoints = store.checkpoints(linked.job).await?;
     let of_stage = checkpoints
         .into_iter()
-        .rfind(|one| one.generation == job.generation && one.stage == ShowConfiguration::NAME);
+        .rfind(|one| one.generation == job.generation && one.stage == CHOICE);
     let output = of_stage.map(|checkpoint| checkpoint.output);
     let configuration = output.and_then(|output| serde_json::from_value(output).ok());
     Ok(configuration.map(|configuration| Offer { job, configuration }))

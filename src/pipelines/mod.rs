@@ -2,6 +2,7 @@
 
 pub mod assignee_sync;
 pub mod by_hand;
+pub mod configuration_link;
 pub mod connection_tests;
 pub mod dispatch;
 mod fault;

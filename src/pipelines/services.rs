@@ -1,6 +1,6 @@
 //! The services that stages use.
 
-use super::dispatch::configuration_link::ConfigurationLinks;
+use super::configuration_link::ConfigurationLinks;
 use crate::engine::Spawn;
 use crate::providers::Providers;
 use crate::tracker::{SealedTracker, Tracker};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::dispatch::configuration_link::ConfigurationLinks;
+use super::configuration_link::ConfigurationLinks;
 use super::{Dispatch, Services, registry};
 use crate::engine::{
     Checkpoint, Context, ErasedOutcome, ErasedPrepared, Kept, Outputs, Partial, Then,

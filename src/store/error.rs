@@ -107,6 +107,17 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
 
+    /// Returns whether a text of the caller has a character that Postgres cannot store, which is
+    /// NUL.
+    #[must_use]
+    pub fn is_of_text(&self) -> bool {
+        let codes = [
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            SqlState::UNTRANSLATABLE_CHARACTER,
+        ];
+        matches!(self, Self::Database(error) if error.code().is_some_and(|code| codes.contains(code)))
+    }
+
     /// Returns whether nothing is stored because Postgres refused a row or another transaction was
     /// in the way; Postgres is available.
     pub(super) fn is_rolled_back(&self) -> bool {

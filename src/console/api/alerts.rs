@@ -125,6 +125,11 @@ link!(PARKED, "Parked jobs", "/jobs?state=parked");
 link!(WAITING, "Waiting jobs", "/jobs?state=waiting");
 link!(READY, "Ready jobs", "/jobs?state=ready");
 link!(CAMPAIGNS, "Campaigns", "/campaigns");
+link!(
+    LETTERS,
+    "Dead letters: correct, replay or discard",
+    "/dead-letters"
+);
 link!(AUDIT, "What people did", "/audit");
 link!(OVERVIEW, "What has changed within the hour", "/");
 link!(
@@ -170,8 +175,11 @@ fn about(alert: &str) -> Option<About> {
             &[FLEET, OVERVIEW],
         ),
         "DispatchDutyLate" => (&[Replicas, Database], &[FLEET]),
-        "DispatchDeadLetters" => (&[Letters], &[AUDIT, OVERVIEW]),
-        "DispatchIntakePaused" => (&[Lanes, Letters, Holds], &[FLEET, WAITING, CONTROLS]),
+        "DispatchDeadLetters" => (&[Letters], &[LETTERS, AUDIT, OVERVIEW]),
+        "DispatchIntakePaused" => (
+            &[Lanes, Letters, Holds],
+            &[FLEET, WAITING, CONTROLS, LETTERS],
+        ),
         "DispatchHoldLong" => (
             &[Holds, Stuck(StuckCode::Held), Database],
             &[CONTROLS, WAITING],

@@ -1,7 +1,6 @@
 //! The pipeline `dispatch`: processes one incoming request in stages, one file for each.
 
 pub mod check_account;
-pub mod configuration_link;
 mod event_resource;
 pub mod fetch_states;
 pub mod get_accounts;
@@ -30,7 +29,10 @@ pub use sync_assignees::{Plan, SyncAssignees};
 pub use update_assignments::UpdateAssignments;
 
 use super::{DISPATCH, Dispatch};
-use crate::engine::Pipeline;
+use crate::engine::{Pipeline, Stage};
+
+/// The stage whose output says what a person can choose.
+pub const CHOICE: &str = <ShowConfiguration as Stage>::NAME;
 
 /// ★ Returns the pipeline with its stages in order, and the stage outside that order to which a
 /// job without an account jumps.

@@ -49,7 +49,7 @@ const PAGE: u64 = 1_600;
 /// The limit of a page of 50 jobs, found in an index first, and of the replicas that may own them.
 const LIST: u64 = 700;
 /// The limit of a window of 5,000 jobs, likewise.
-const WINDOW: u64 = 10_600;
+pub(super) const WINDOW: u64 = 10_600;
 /// The limit of a window of 5,000 jobs, read once for the selection and once for the window's end.
 const PREVIEW: u64 = 20_100;
 /// The limit of all failure groups, of which there are 2,000, read twice.
@@ -315,21 +315,6 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("dead_letters::LIST", "9223372036854775807, 50", 10, 2),
     case("dead_letters::LIST_OPEN", "9223372036854775807, 50", 10, 2),
-    case("wanted_replays::TAKE", "", 10, 4),
-    case(
-        "letter_list::OPEN_OF_CODE",
-        "9223372036854775807, 50, 'usual'",
-        10,
-        2,
-    ),
-    case("letter_list::OPEN_IDS", "9223372036854775807, 5000", 10, 2),
-    case("letter_list::IDS", "9223372036854775807, 5000", 10, 2),
-    case(
-        "letter_list::AMONG",
-        "numbers(5000), NULL, 'shop-7', 50",
-        WINDOW,
-        0,
-    ),
     case(
         "listing::AMONG",
         "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",

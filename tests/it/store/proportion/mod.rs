@@ -7,6 +7,7 @@
 mod cases;
 mod dump;
 mod job_cases;
+mod letter_cases;
 mod plan;
 mod tables;
 
@@ -20,6 +21,7 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::support::TestDatabase;
 use cases::{CASES, Case};
 use job_cases::OF_ONE_JOB;
+use letter_cases::OF_LETTERS;
 
 /// The ways in which Postgres plans a prepared statement: for the given parameters, and once for
 /// all parameters.
@@ -123,7 +125,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(OF_ONE_JOB)
+    CASES.iter().chain(OF_ONE_JOB).chain(OF_LETTERS)
 }
 
 /// Returns the cases of statements whose plans are cached for long.
