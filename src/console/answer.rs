@@ -3,7 +3,7 @@
 use axum::body::{Body, Bytes};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -57,8 +57,10 @@ pub(super) fn text_page(text: String) -> Response {
 pub(super) fn not_modified(response: &Response) -> Response {
     let mut unchanged = Response::new(Body::empty());
     *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-    if let Some(tag) = response.headers().get(ETAG) {
-        unchanged.headers_mut().insert(ETAG, tag.clone());
+    for name in [ETAG, SET_COOKIE] {
+        if let Some(value) = response.headers().get(&name) {
+            unchanged.headers_mut().insert(name, value.clone());
+        }
     }
     unchanged
 }

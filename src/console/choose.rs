@@ -17,6 +17,7 @@ use super::serve::{is_own_origin, read_body};
 use super::state::Console;
 use super::{answer, query};
 use crate::operations::{self, Offer};
+use crate::pipelines::configuration_link;
 use crate::store::ActionResult;
 
 /// The form of the page.
@@ -79,16 +80,15 @@ async fn chosen(
 /// Returns what a link offers. Wrong links count as bad tokens do.
 async fn offered(console: &Console, token: &str) -> Result<Offer, Problem> {
     let parts = &console.parts;
-    match operations::offer(&parts.reads, &parts.keyring, token).await? {
-        Some(offer) => {
-            console.rates.take(rate_of(offer.job.id.0))?;
-            Ok(offer)
-        }
-        None if console.refusals.refused("the link").status == 429 => Err(Problem::too_many(
-            "expected a valid link, got too many that are not",
-        )),
-        None => Err(over()),
-    }
+    let Some(linked) = configuration_link::open(&parts.keyring, token) else {
+        return Err(match console.refusals.refused("the link").status {
+            429 => Problem::too_many("expected a valid link, got too many that are not"),
+            _ => over(),
+        });
+    };
+    console.rates.take(rate_of(linked.job.0))?;
+    let offer = operations::offer(&parts.reads, linked).await?;
+    offer.ok_or_else(over)
 }
 
 /// Returns the bucket of a job's link: below zero, where no token has its number.

@@ -1,6 +1,8 @@
 //! Queries, forms and cursors.
 
-use serde::de::DeserializeOwned;
+use serde::Deserializer;
+use serde::de::{DeserializeOwned, Error as _};
+use time::OffsetDateTime;
 
 use super::problem::Problem;
 
@@ -43,6 +45,22 @@ pub(super) fn without_refresh(query: &str) -> String {
 /// What is wrong.
 pub(super) fn form<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_urlencoded::from_bytes(text).map_err(|error| error.to_string())
+}
+
+/// Reads a time of a request. Years that only some time zones have cannot be given to Postgres.
+///
+/// # Errors
+/// What is expected.
+pub(super) fn when<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<OffsetDateTime>, D::Error> {
+    let at = time::serde::rfc3339::option::deserialize(deserializer)?;
+    match at {
+        Some(at) if !(1..=9998).contains(&at.year()) => Err(D::Error::custom(
+            "expected a year from 1 to 9998, got another one",
+        )),
+        at => Ok(at),
+    }
 }
 
 /// Checks a number of rows.

@@ -208,6 +208,7 @@ static ROUTES: &[&[Route]] = &[
     api::groups::ROUTES,
     api::campaigns::ROUTES,
     api::controls::ROUTES,
+    api::kill_switch::ROUTES,
     api::dead_letters::ROUTES,
     api::account::ROUTES,
     live::ROUTES,

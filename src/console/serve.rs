@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, ORIGIN, REFRESH, SET_COOKIE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Request};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, on};
@@ -29,6 +30,8 @@ use crate::store::Role;
 const BODY_BYTES: usize = 256 << 10;
 /// The longest time until the body has arrived.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// The header of a request that a page's script makes by itself.
+const BY_ITSELF: &str = "x-by-itself";
 /// The paths of the API begin with this.
 pub(super) const API: &str = "/api/v1";
 
@@ -216,7 +219,9 @@ async fn served(
         HeaderName::from_static("x-request-id"),
         &id.to_string(),
     );
-    renew(console, &who, &mut response);
+    if !is_by_itself(&parts) {
+        renew(console, &who, &mut response);
+    }
     Ok(response)
 }
 
@@ -310,6 +315,12 @@ pub(super) fn is_own_origin(headers: &HeaderMap) -> bool {
         (Some((_, of)), Some(host)) => of.eq_ignore_ascii_case(host),
         _ => false,
     }
+}
+
+/// Returns whether a page reads itself again, which does not keep a session from ending.
+fn is_by_itself(parts: &Parts) -> bool {
+    parts.headers.contains_key(BY_ITSELF)
+        || query::refresh(parts.uri.query().unwrap_or_default()).is_some()
 }
 
 fn renew(console: &Console, who: &SignedIn, response: &mut Response) {

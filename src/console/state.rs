@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::auth::{Rates, Refusals};
 use super::live::{Snapshots, Streams};
 use super::panels::Panels;
@@ -30,6 +32,8 @@ pub struct Console {
     pub(super) refusals: Refusals,
     pub(super) rates: Rates,
     pub(super) streams: Streams,
+    /// Dry runs of kill switches that may be under way.
+    pub(super) previews: Semaphore,
     pub(super) snapshots: Snapshots,
     pub(super) panels: Panels,
 }
@@ -43,6 +47,7 @@ impl Console {
             refusals: Refusals::default(),
             rates: Rates::default(),
             streams: Streams::default(),
+            previews: Semaphore::new(1),
             snapshots: Snapshots::default(),
             panels: Panels::default(),
         })

@@ -4,9 +4,8 @@
 use super::OperationError;
 use super::configure::configure;
 use crate::job::{JobState, WaitReason};
-use crate::pipelines::configuration_link::open;
+use crate::pipelines::configuration_link::LinkedJob;
 use crate::pipelines::dispatch::{CHOICE, Configuration};
-use crate::secrets::Keyring;
 use crate::store::{ActionResult, Actor, JobRow, Request, Role, Store, Target};
 
 /// The longest account id that is read, in bytes.
@@ -23,19 +22,11 @@ pub struct Offer {
     pub configuration: Configuration,
 }
 
-/// Returns the job of a link; `None` for a link that was not made here, or whose job does not wait
-/// any more.
+/// Returns the job of a link; `None` if it does not wait any more.
 ///
 /// # Errors
 /// [`OperationError::Store`].
-pub async fn offer(
-    store: &Store,
-    keyring: &Keyring,
-    token: &str,
-) -> Result<Option<Offer>, OperationError> {
-    let Some(linked) = open(keyring, token) else {
-        return Ok(None);
-    };
+pub async fn offer(store: &Store, linked: LinkedJob) -> Result<Option<Offer>, OperationError> {
     let Some(job) = store.job(linked.job).await? else {
         return Ok(None);
     };

@@ -6,10 +6,19 @@ use serde::Serialize;
 use crate::job::{JobId, JobState};
 use crate::pipelines;
 use crate::store::explain::{self, Facts, Standing, standing};
-use crate::store::{CappedCount, JobRow, Store, StoreError};
+use crate::store::{CappedCount, HoldRow, JobRow, Store, StoreError};
 
 /// The wait key of the pause of everything.
 const PAUSE_KEY: &str = "hold:all";
+
+/// Returns a hold without the person who placed it and the reason.
+fn nameless(hold: HoldRow) -> HoldRow {
+    HoldRow {
+        who: "an operator".to_owned(),
+        reason: "your token does not show why".to_owned(),
+        ..hold
+    }
+}
 
 /// What there is to say about a job.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -24,11 +33,24 @@ pub struct Explained {
     pub explanation: String,
 }
 
+/// For whom a job is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Who may see every organization.
+    Everything,
+    /// Who may see some organizations: who holds or pauses everything, and why, is not for them.
+    Some,
+}
+
 /// Explains a job.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn explain(store: &Store, row: &JobRow) -> Result<Explained, StoreError> {
+pub async fn explain(
+    store: &Store,
+    row: &JobRow,
+    audience: Audience,
+) -> Result<Explained, StoreError> {
     let waiting_for_same = match (row.state, &row.wait_key) {
         (JobState::Waiting, Some(key)) => store.waiting_for(key).await?,
         _ => CappedCount::default(),
@@ -37,6 +59,10 @@ pub async fn explain(store: &Store, row: &JobRow) -> Result<Explained, StoreErro
         (Some(key), _) => store.hold_of(key).await?,
         (None, JobState::Ready) => store.hold_of(PAUSE_KEY).await?,
         (None, _) => None,
+    };
+    let (waiting_for_same, hold) = match audience {
+        Audience::Everything => (waiting_for_same, hold),
+        Audience::Some => (CappedCount::default(), hold.map(nameless)),
     };
     let place = pipelines::place_of(&row.pipeline, &row.stage);
     let facts = Facts {

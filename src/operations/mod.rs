@@ -78,7 +78,7 @@ pub use edit_input::{Edited, VERSIONS, edit_input, preview_edit, restore_input};
 pub use end_kill_switch::end_kill_switch;
 pub use erase::{Erased, Erasing};
 pub use error::OperationError;
-pub use explain::{Explained, explain};
+pub use explain::{Audience, Explained, explain};
 pub use export_secrets::export_secrets;
 pub use fix_letter::{LetterFix, fix_dead_letter, preview_letter_fix};
 pub use hold::hold;

@@ -88,6 +88,11 @@ pub(super) fn retry_obstacle(state: JobState, waits_for: Option<WaitReason>) -> 
     done(state).or_else(|| in_retry(state, waits_for))
 }
 
+/// Returns why a job in this state, which is not parked, cannot be parked, and what to do instead.
+pub(super) fn park_obstacle(state: JobState, waits_for: Option<WaitReason>) -> Option<String> {
+    done(state).or_else(|| in_wait(waits_for))
+}
+
 fn done(state: JobState) -> Option<String> {
     state
         .is_done()
@@ -118,7 +123,11 @@ fn in_park(row: &JobRow) -> Option<String> {
 
 /// A job that waits for these has no stage due: parked or passed, it could not continue.
 fn waits(row: &JobRow) -> Option<String> {
-    match row.wait_reason() {
+    in_wait(row.wait_reason())
+}
+
+fn in_wait(waits_for: Option<WaitReason>) -> Option<String> {
+    match waits_for {
         Some(WaitReason::Children) => Some(
             "its stages are done and it waits for its follow-ups; act on those, or cancel it"
                 .to_owned(),

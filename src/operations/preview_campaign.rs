@@ -5,7 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::OperationError;
-use super::possible::retry_obstacle;
+use super::possible::{park_obstacle, retry_obstacle};
 use super::start_campaign::not_started;
 use crate::job::JobState;
 use crate::store::{
@@ -123,6 +123,7 @@ fn obstacle(action: BulkAction, count: &StateCount) -> Option<String> {
     let is_already = match action {
         BulkAction::Retry => count.state == JobState::Running,
         BulkAction::Cancel => count.state.is_done(),
+        BulkAction::Park => count.state == JobState::Parked,
     };
     if is_already {
         return Some(format!(
@@ -133,6 +134,7 @@ fn obstacle(action: BulkAction, count: &StateCount) -> Option<String> {
     match action {
         BulkAction::Retry => retry_obstacle(count.state, count.waits_for),
         BulkAction::Cancel => None,
+        BulkAction::Park => park_obstacle(count.state, count.waits_for),
     }
 }
 
@@ -163,5 +165,6 @@ mod tests {
         };
         assert_eq!(jobs(BulkAction::Retry), [1, 2, 3]);
         assert_eq!(jobs(BulkAction::Cancel), [2]);
+        assert_eq!(jobs(BulkAction::Park), [5, 2, 3]);
     }
 }

@@ -198,10 +198,11 @@ impl Store {
         actor: &Actor,
     ) -> Result<ActionResult, StoreError> {
         let change = async |tx: &Transaction<'_>, job: &LockedJob| {
-            if job.account.as_deref() == Some(account) {
-                return Ok(JobChange::Already);
-            }
+            // A job that waits again after the same choice, which was not possible then, runs again.
             if job.row.wait_reason() != Some(WaitReason::Configuration) {
+                if job.account.as_deref() == Some(account) {
+                    return Ok(JobChange::Already);
+                }
                 let why = "it does not wait for an account";
                 return Ok(JobChange::Refused(why.to_owned()));
             }

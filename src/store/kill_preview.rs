@@ -1,6 +1,7 @@
 //! What a kill switch would stop, counted over bounded windows: the open jobs, and the intake of
 //! the last hour. The matcher is the one that workers apply, so that the preview agrees with them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -22,13 +23,15 @@ const PAGE: usize = 50;
 const SAMPLE: usize = 10;
 
 /// The jobs that a kill switch would stop now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KillPreview {
     /// Open jobs that match: they would be stopped before their next stage.
+    #[schemars(with = "i64")]
     pub open: CappedCount,
     /// Whether every open job was looked at.
     pub open_is_complete: bool,
     /// Jobs of the last hour's intake that match, whatever became of them.
+    #[schemars(with = "i64")]
     pub intake_of_last_hour: CappedCount,
     /// Whether every job of the last hour was looked at.
     pub intake_is_complete: bool,
@@ -37,7 +40,7 @@ pub struct KillPreview {
 }
 
 /// A job that a kill switch would stop.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KilledJob {
     /// Its id.
     pub id: JobId,

@@ -10,7 +10,7 @@ use crate::store::{BulkAction, CampaignFilter};
 /// The action and the filter.
 #[derive(Debug, Args)]
 pub(super) struct Chosen {
-    /// What to do to each job: retry or cancel
+    /// What to do to each job: retry, cancel or park
     #[arg(long)]
     pub(super) action: BulkAction,
     /// These jobs, at most 1000

@@ -23,7 +23,7 @@ impl Explain {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let row = self.job.row(&store).await?;
-        let explained = operations::explain(&store, &row).await?;
+        let explained = operations::explain(&store, &row, operations::Audience::Everything).await?;
         output.answer(&explained, || plain(&explained.explanation))?;
         Ok(ExitCode::SUCCESS)
     }

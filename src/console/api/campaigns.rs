@@ -23,7 +23,7 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         "before": "the cursor of the next page", "limit": "rows, 1 to 200"
     ], Vec<CampaignRow>, list, pages::campaigns::list),
     reads!("preview_campaign", "/campaigns/preview", "Returns what a campaign would do; changes nothing", [
-        "action": "retry or cancel", "group": "parked jobs of this failure group", "code": "open jobs with this error code, or its beginning and `*`",
+        "action": "retry, cancel or park", "group": "parked jobs of this failure group", "code": "open jobs with this error code, or its beginning and `*`",
         "cause": "jobs that wait for this cause", "state": "parked or waiting", "organization": "of this organization",
         "pipeline": "of this pipeline", "source": "of this source", "since": "accepted at this time or later, RFC 3339"
     ], CampaignPreview, preview, pages::campaigns::preview),
@@ -105,7 +105,7 @@ struct New {
     #[serde(default)]
     source: Option<String>,
     /// Accepted at this time or later.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "crate::console::query::when")]
     #[schemars(with = "Option<String>")]
     since: Option<OffsetDateTime>,
     /// Jobs a second after the first waves, 1 to 100.

@@ -32,7 +32,7 @@ pub(in crate::console) const ROUTES: &[Route] = &[
     acts!("end_kill_switch", "/controls/{number}/end", "Ends a kill switch", EndKillSwitch, false, Reason => Changed, end_kill_switch, to_controls),
 ];
 
-fn to_controls(_: &Call, _: &Changed) -> String {
+pub(super) fn to_controls(_: &Call, _: &Changed) -> String {
     "/controls".to_owned()
 }
 

@@ -55,7 +55,7 @@ struct GroupQuery {
     stage: Option<String>,
     #[serde(default)]
     code: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "crate::console::query::when")]
     seen: Option<OffsetDateTime>,
     #[serde(default)]
     after: Option<String>,
@@ -74,7 +74,7 @@ struct Note {
     #[serde(default)]
     note: Option<String>,
     /// Until when it is muted.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "crate::console::query::when")]
     #[schemars(with = "Option<String>")]
     muted_until: Option<OffsetDateTime>,
     /// Whether it is resolved.

@@ -322,7 +322,7 @@ async fn timeline(call: Call) -> Result<Response, Problem> {
 
 async fn explain(call: Call) -> Result<Response, Problem> {
     let row = call.job().await?;
-    answer::json(&operations::explain(call.reads(), &row).await?)
+    answer::json(&operations::explain(call.reads(), &row, call.who.audience()).await?)
 }
 
 async fn retry(call: &Call) -> Result<Changed, Problem> {
@@ -379,7 +379,7 @@ pub(super) async fn told<T>(call: &Call, acted: Result<T, Problem>) -> Result<T,
     if let Ok(row) = call.job().await
         && let Some(now) = problem.now.as_mut()
     {
-        if let Ok(explained) = operations::explain(call.reads(), &row).await {
+        if let Ok(explained) = operations::explain(call.reads(), &row, call.who.audience()).await {
             now["explanation"] = explained.explanation.into();
         }
         let of_job = AuditFilter {

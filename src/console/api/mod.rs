@@ -11,4 +11,5 @@ pub(super) mod groups;
 pub(super) mod job_actions;
 pub(super) mod job_data;
 pub(super) mod jobs;
+pub(super) mod kill_switch;
 pub(super) mod overview;

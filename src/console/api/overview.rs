@@ -248,7 +248,7 @@ struct AuditQuery {
     who: Option<String>,
     #[serde(default)]
     action: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "crate::console::query::when")]
     since: Option<OffsetDateTime>,
     #[serde(default)]
     before: Option<i64>,

@@ -61,7 +61,7 @@
     if (reads) return;
     reads = true;
     try {
-      const answer = await fetch(location.href, { headers: { "If-None-Match": document.body.dataset.tag ?? "" }, cache: "no-store" });
+      const answer = await fetch(location.href, { headers: { "If-None-Match": document.body.dataset.tag ?? "", "X-By-Itself": "1" }, cache: "no-store" });
       if (answer.redirected) { location.reload(); return; }
       if (answer.status === 503) { away("The servers are not available", "It continues by itself."); return; }
       if (answer.status !== 304 && answer.ok) {
@@ -148,7 +148,7 @@
 
   // The demo's link has the token behind `#`, which is never sent to a server.
   const field = one('form[action="/sign-in"] input[name="token"]');
-  if (field && location.hash.length > 1) {
+  if (field && location.hash.length > 1 && ["127.0.0.1", "localhost"].includes(location.hostname)) {
     field.value = decodeURIComponent(location.hash.slice(1));
     history.replaceState(null, "", location.pathname + location.search);
     field.form.requestSubmit();

@@ -15,7 +15,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE as COOKIE_HEADER};
 use super::in_force::InForce;
 use super::problem::Problem;
 use super::state::Console;
-use crate::operations::token_digest;
+use crate::operations::{Audience, token_digest};
 use crate::store::{ApiToken, Role};
 
 /// A person or program that was recognised.
@@ -41,6 +41,15 @@ impl SignedIn {
     /// Returns whether the token may see every organization and source.
     pub(super) fn sees_all(&self) -> bool {
         self.token.organizations.is_none() && self.token.role != Role::Producer
+    }
+
+    /// Returns for whom jobs are explained.
+    pub(super) fn audience(&self) -> Audience {
+        if self.sees_all() {
+            Audience::Everything
+        } else {
+            Audience::Some
+        }
     }
 
     /// Returns whether the token may see a job of this source and organization.

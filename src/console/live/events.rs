@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -63,8 +63,10 @@ struct Watched {
     call: Call,
     known: Option<String>,
     ends_at: Instant,
-    /// Whether the next look is the first one, which does not wait.
-    begins: bool,
+    /// The time until the next look.
+    pause: Duration,
+    /// The result of the first look.
+    first: Option<Result<String, Problem>>,
     _open: Open,
 }
 
@@ -72,13 +74,22 @@ async fn events(call: Call) -> Result<Response, Problem> {
     let EventQuery { page } = call.query()?;
     let open = call.console.streams.enter(call.who.token.id)?;
     let call = of_page(&call, &page)?;
-    let watched = Watched {
+    let mut watched = Watched {
         call,
         known: None,
         ends_at: Instant::now() + LASTS,
-        begins: true,
+        pause: EVERY,
+        first: None,
         _open: open,
     };
+    watched.first = Some(match look(&mut watched).await {
+        Ok(versions) if versions.is_empty() => {
+            return Err(Problem::invalid_filter(format!(
+                "expected a page that follows what it shows, got `{page}`"
+            )));
+        }
+        found => found,
+    });
     let events = stream::unfold(watched, |watched| Box::pin(next(watched)));
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::default())
@@ -145,11 +156,14 @@ async fn next(mut watched: Watched) -> Option<(Result<Event, Infallible>, Watche
         if Instant::now() >= watched.ends_at {
             return None;
         }
-        if !watched.begins {
-            tokio::time::sleep(EVERY).await;
-        }
-        watched.begins = false;
-        let event = match look(&watched).await {
+        let found = match watched.first.take() {
+            Some(found) => found,
+            None => {
+                tokio::time::sleep(watched.pause).await;
+                look(&mut watched).await
+            }
+        };
+        let event = match found {
             Ok(versions) if watched.known.as_ref() == Some(&versions) => continue,
             Ok(versions) => {
                 watched.known = Some(versions.clone());
@@ -160,6 +174,7 @@ async fn next(mut watched: Watched) -> Option<(Result<Event, Infallible>, Watche
                 let why = json!({"title": problem.title, "hint": problem.hint});
                 Event::default().event("away").data(why.to_string())
             }
+            Err(problem) if problem.status() == StatusCode::TOO_MANY_REQUESTS => continue,
             // The token may do this no longer: the next request of the page says so.
             Err(_) => return None,
         };
@@ -167,11 +182,19 @@ async fn next(mut watched: Watched) -> Option<(Result<Event, Infallible>, Watche
     }
 }
 
-/// Returns the versions of the page as it is now.
-async fn look(watched: &Watched) -> Result<String, Problem> {
-    let Watched { call, .. } = watched;
+/// Returns the versions of the page as it is now. The next look waits at least as long as this one
+/// takes.
+async fn look(watched: &mut Watched) -> Result<String, Problem> {
+    let begun = Instant::now();
+    let versions = versions_now(&watched.call).await;
+    watched.pause = EVERY.max(begun.elapsed());
+    versions
+}
+
+async fn versions_now(call: &Call) -> Result<String, Problem> {
     let who = recognise(&call.console, &call.headers).await?;
     let mut who = permitted(call.route, who)?;
+    call.console.rates.take(who.token.id)?;
     who.in_force = in_force::read(&call.console).await;
     let call = Call {
         console: Arc::clone(&call.console),

@@ -81,7 +81,7 @@ async fn page(call: Call) -> Result<Response, Problem> {
             role.word()
         )));
     }
-    let explained = operations::explain(call.reads(), &row).await?;
+    let explained = operations::explain(call.reads(), &row, call.who.audience()).await?;
     let frame = Frame::of(&call.who);
     let back = format!("/jobs/{}", row.id);
     let content = html! {

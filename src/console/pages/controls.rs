@@ -9,7 +9,7 @@ use super::words::{table, time};
 use crate::console::answer;
 use crate::console::call::Call;
 use crate::console::problem::Problem;
-use crate::store::ControlRow;
+use crate::store::{Action, ControlRow};
 
 /// Answers `/controls`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
@@ -26,6 +26,10 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
             label for="minutes" { "Minutes" }
             input #minutes name="minutes" type="number" min="1" max="10080" value="60" required;
         }))
+        @if call.who.token.role.may(Action::PlaceKillSwitch) {
+            h2 { "Kill switch" }
+            p { a.button href="/controls/kill-switch" { "Conditions and a dry run" } }
+        }
         h2 { "Pause everything" }
         (frame.form("/controls/pause", "Pause", &html! {
             label for="pause-minutes" { "Minutes" }

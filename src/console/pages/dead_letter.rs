@@ -186,7 +186,7 @@ pub(in crate::console) async fn unmask(call: Call) -> Result<Response, Problem> 
             (correction(&frame, &format!("{letter}/fix"), &body))
         }
     };
-    Ok(answer::page(frame.page("Dead letter, unmasked", &content)))
+    Ok(answer::page(frame.still("Dead letter, unmasked", &content)))
 }
 
 /// Returns a text whose line ends stay and whose other acting characters are shown.
@@ -216,7 +216,7 @@ pub(in crate::console) async fn fix(call: Call) -> Result<Response, Problem> {
         }))
         p { a.button.plain href=(letter) { "Back" } }
     };
-    Ok(answer::page(frame.page("Correct a dead letter", &content)))
+    Ok(answer::page(frame.still("Correct a dead letter", &content)))
 }
 
 fn differences(fixed: &Fixed) -> Markup {

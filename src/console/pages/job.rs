@@ -38,7 +38,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let drawing: Drawing = call.query()?;
     let timeline = read_timeline(&call).await?;
     let row = &timeline.job;
-    let explained = operations::explain(call.reads(), row).await?;
+    let explained = operations::explain(call.reads(), row, call.who.audience()).await?;
     let places = call.reads().job_places(row.id).await?;
     let data_of_job = read_data(&call, row.id).await?;
     let events = call.reads().unpublished_events(row.id).await?;

@@ -18,6 +18,7 @@ mod job_actions;
 mod job_data;
 pub(super) mod jobs;
 mod json_tree;
+pub(super) mod kill_switch;
 pub(super) mod overview;
 mod runbook;
 pub(super) mod unmask;

@@ -53,10 +53,11 @@ pub struct Configuration {
     pub fields: Vec<Field>,
     /// What to do, in a sentence or two.
     pub help: String,
-    /// The page of the console on which a person chooses, if its address is known.
+    /// The page of the console on which a person chooses, if its address is known. Whoever has it
+    /// may choose, so the reply and the person who clicked get it, and subscribers of events do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// The template as a small HTML form, or with a link to the page.
+    /// The template as a small HTML form.
     pub html: String,
 }
 
@@ -117,11 +118,15 @@ fn question(configuration: &Configuration, job: JobId) -> Notice {
     };
     let choices = configuration.choices.iter().map(choice).collect();
     let reason = configuration.reason.word().to_owned();
+    let help = match &configuration.link {
+        Some(link) => format!("Choose on {link}. {}", configuration.help),
+        None => configuration.help.clone(),
+    };
     Notice::answer(
         job,
         Event::Configuration(Question {
             reason,
-            help: configuration.help.clone(),
+            help,
             choices,
         }),
     )
@@ -159,12 +164,8 @@ fn configuration(
         label: "Azure DevOps account".to_owned(),
         required: true,
     }];
-    let help = help(reason, no_accounts, job, link.as_deref());
-    let html = match &link {
-        Some(link) => html! { p { (help) } a href=(link) { "Choose the account" } },
-        None => form(&choices, &fields, &help, job),
-    };
-    let html = html.into_string();
+    let help = help(reason, no_accounts, job);
+    let html = form(&choices, &fields, &help, job).into_string();
     Configuration {
         reason,
         no_accounts,
@@ -176,7 +177,7 @@ fn configuration(
     }
 }
 
-fn help(reason: Reason, no_accounts: bool, job: JobId, link: Option<&str>) -> String {
+fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
     let why = match reason {
         Reason::NoAccount => "The request names no Azure DevOps account.",
         Reason::UnknownAccount => {
@@ -198,9 +199,8 @@ fn help(reason: Reason, no_accounts: bool, job: JobId, link: Option<&str>) -> St
     } else {
         "To go on,"
     };
-    let page = link.map_or_else(String::new, |link| format!(" open {link},"));
     format!(
-        "{why} {how}{page} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
+        "{why} {how} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
     )
 }
 
@@ -329,16 +329,15 @@ mod tests {
     }
 
     #[test]
-    fn with_a_link_the_template_leads_to_the_page() {
-        let link = "https://dispatch.example/configure/t".to_owned();
-        let made = configuration(Reason::NoAccount, None, JobId::fresh(), Some(link.clone()));
-        assert!(
-            made.help.contains(&format!("open {link},")),
-            "{}",
-            made.help
+    fn only_the_person_who_clicked_reads_the_link_in_the_text() {
+        let (job, link) = (
+            JobId::fresh(),
+            "https://dispatch.example/configure/t".to_owned(),
         );
-        assert!(made.html.contains(&format!("<a href=\"{link}\">")));
-        assert!(!made.html.contains("<form"), "{}", made.html);
+        let made = configuration(Reason::NoAccount, None, job, Some(link.clone()));
+        assert!(!made.help.contains(&link) && !made.html.contains(&link));
+        let asked = serde_json::to_string(&question(&made, job).child().payload).unwrap();
+        assert!(asked.contains(&format!("Choose on {link}.")), "{asked}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ bulk_actions! {
     Retry = "retry" => Retry,
     /// As `dispatch jobs cancel`.
     Cancel = "cancel" => Cancel,
+    /// As `dispatch jobs park`.
+    Park = "park" => Park,
 }
 
 impl BulkAction {
@@ -49,7 +51,7 @@ impl BulkAction {
     pub const fn repeats_effects(self) -> bool {
         match self {
             Self::Retry => true,
-            Self::Cancel => false,
+            Self::Cancel | Self::Park => false,
         }
     }
 
@@ -57,7 +59,7 @@ impl BulkAction {
     pub(super) const fn is_done_at_once(self) -> bool {
         match self {
             Self::Retry => false,
-            Self::Cancel => true,
+            Self::Cancel | Self::Park => true,
         }
     }
 
@@ -74,8 +76,8 @@ impl std::str::FromStr for BulkAction {
 
     fn from_str(word: &str) -> Result<Self, String> {
         Self::of_word(word).ok_or_else(|| {
-            let known = Self::WORDS.join(" or ");
-            format!("expected the action {known}, got `{word}`; use one of them")
+            let known = Self::WORDS.join(", ");
+            format!("expected one of the actions {known}, got `{word}`; use one of them")
         })
     }
 }

@@ -122,6 +122,7 @@ impl Store {
         change: impl AsyncFnOnce(
             &Transaction<'_>,
             BulkAction,
+            &Actor,
             &LockedJob,
         ) -> Result<JobChange, StoreError>,
     ) -> Result<StepDone, StoreError> {
@@ -197,6 +198,7 @@ impl Due {
         change: impl AsyncFnOnce(
             &Transaction<'_>,
             BulkAction,
+            &Actor,
             &LockedJob,
         ) -> Result<JobChange, StoreError>,
     ) -> Result<StepDone, StoreError> {
@@ -207,7 +209,7 @@ impl Due {
             &self.actor,
             self.action.audited(),
             &target,
-            async |tx, job| change(tx, self.action, job).await,
+            async |tx, job| change(tx, self.action, &self.actor, job).await,
         );
         let (state, why) = match result.await? {
             ActionResult::Done { .. } if self.action.is_done_at_once() => ("good", None),

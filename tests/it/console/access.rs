@@ -224,3 +224,37 @@ async fn a_session_ends_with_its_token_and_acts_only_by_forms_of_its_own_pages()
         .await;
     assert_eq!(get("/jobs").await.status(), 303, "the session has ended");
 }
+
+#[tokio::test]
+async fn who_sees_one_organization_does_not_learn_who_paused_everything_and_why() {
+    let world = TestWorld::acme().await;
+    let planted = "
+        INSERT INTO controls (kind, scope, reason, who, expires_at)
+            VALUES ('pause', 'all', 'contoso leaked its token', 'olga', now() + interval '1 hour');
+        INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage)
+            VALUES (gen_random_uuid(), 'dispatch', 'tests', 'a', 'acme', 1, '{}', 'ready', 'check_account')";
+    world.database.rows(planted).await;
+    let job = world.job_by_key("a").await.expect("the job exists").id;
+    let console = world.console().await;
+    let explained = async |name: &str, organizations: &[&str]| {
+        let token = world.token(Role::Viewer, name, organizations).await;
+        let path = format!("/jobs/{job}/explain");
+        let text = console.json(&token, &path).await.to_string();
+        let cookie = console.sign_in(&token).await;
+        let page = console.page(&cookie, &format!("/jobs/{job}")).await;
+        [text, page]
+    };
+    for shown in explained("ann", &[]).await {
+        assert!(
+            shown.contains("olga") && shown.contains("contoso leaked"),
+            "{shown}"
+        );
+    }
+    for shown in explained("bob", &["acme"]).await {
+        assert!(
+            !shown.contains("olga") && !shown.contains("contoso"),
+            "{shown}"
+        );
+        assert!(shown.contains("paused"), "{shown}");
+    }
+}

@@ -49,6 +49,7 @@ async fn every_answer_matches_its_schema() {
         let query = match route.name {
             "job_by_key" => "?source=tests&key=a",
             "preview_campaign" => "?state=waiting",
+            "preview_kill_switch" => "?source=tests",
             _ => "",
         };
         let answer = console.json(&token, &format!("{path}{query}")).await;

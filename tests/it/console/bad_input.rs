@@ -33,6 +33,12 @@ async fn wrong_queries_hosts_bodies_and_conditions_are_refused_clearly() {
             "{problem}"
         );
     }
+    for hostile in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00Z", "x"] {
+        for path in ["/audit?since=", "/groups?seen="] {
+            let answer = console.get(&token, &format!("{path}{hostile}")).await;
+            assert_eq!(answer.status(), 400, "{path}{hostile}");
+        }
+    }
     for path in [
         "/jobs/x",
         "/jobs/00000000-0000-7000-8000-000000000000",

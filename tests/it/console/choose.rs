@@ -90,7 +90,17 @@ async fn a_person_chooses_the_account_of_a_job_on_the_page_of_its_link_once() {
         StatusCode::OK,
         "the other job still waits"
     );
-    let row = "SELECT who, role, reason FROM audit_log WHERE action = 'configure'";
+    // A choice that was not possible before can be made again.
+    let before = format!(
+        "UPDATE jobs SET account = '{}' WHERE dedupe_key = 'b'",
+        acme::account_id()
+    );
+    world.database.rows(&before).await;
+    let again = choose(&console, other, own, acme::account_id()).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    world.wait_job_state("b", JobState::Succeeded, SOON).await;
+    let row =
+        "SELECT who, role, reason FROM audit_log WHERE action = 'configure' ORDER BY id LIMIT 1";
     let [who, role, reason] = &world.database.rows(row).await.concat()[..] else {
         panic!("one row");
     };

@@ -109,8 +109,10 @@ async fn a_stream_names_the_parts_of_a_page_that_have_changed() {
 
     let mut events = Events::of(&console, &cookie, &format!("/jobs/{}", job.id)).await;
     assert_eq!(events.next().await.0, "versions");
+    let confirm = format!("/jobs/{}/confirm/cancel", job.id);
     for wrong in [
         "",
+        &confirm,
         "/nothing",
         "/jobs/",
         "https://example.org/jobs",

@@ -10,6 +10,7 @@ mod described;
 mod fleet;
 mod job_forms;
 mod job_page;
+mod kill_switch;
 mod live;
 mod night;
 

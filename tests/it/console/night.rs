@@ -93,6 +93,12 @@ async fn from_the_alert_to_the_report_by_keys_alone() {
             .await,
         json!(0)
     );
+    // The picture of the README: copy it to docs/console.png.
+    browser.viewport(1200, 800).await;
+    browser.go(&console.url("/")).await;
+    arrived(&browser, "/").await;
+    let picture = concat!(env!("CARGO_TARGET_TMPDIR"), "/console.png");
+    std::fs::write(picture, browser.screenshot().await).expect("the picture is written");
     browser.close().await;
 }
 
