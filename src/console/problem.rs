@@ -139,6 +139,12 @@ impl From<StoreError> for Problem {
 
 impl From<OperationError> for Problem {
     fn from(error: OperationError) -> Self {
+        if error.is_of_input() {
+            return Self::invalid_input(error.to_string());
+        }
+        if error.is_infrastructure() {
+            return Self::postgres_away(chain(&error)).after(5);
+        }
         match error {
             OperationError::Unknown(text) => Self::not_found(text),
             OperationError::NotPossible(text) => Self::not_possible(text),

@@ -1,7 +1,7 @@
 //! Errors of operations.
 
 use crate::erasure::ErasureError;
-use crate::fault::StageFault;
+use crate::fault::{Class, Fault as _, StageFault};
 use crate::store::StoreError;
 use crate::tracker::TrackerFault;
 
@@ -32,4 +32,21 @@ pub enum OperationError {
     /// A state for the audit log cannot be encoded.
     #[error("the change cannot be encoded as JSON")]
     Encode(#[from] serde_json::Error),
+}
+
+impl OperationError {
+    /// Returns whether a name that was given exists nowhere, or what was given contradicts itself.
+    #[must_use]
+    pub const fn is_of_input(&self) -> bool {
+        matches!(
+            self,
+            Self::Tracker(TrackerFault::UnknownReference { .. } | TrackerFault::Document { .. })
+        )
+    }
+
+    /// Returns whether the product's tables cannot be reached.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        matches!(self, Self::Tracker(error) if error.class() == Class::Infrastructure)
+    }
 }

@@ -122,11 +122,11 @@ async fn a_commit_that_completes_late_is_found_and_not_repeated() {
 async fn follow_ups_of_a_late_commit_are_woken_although_their_queue_is_not_empty() {
     let world = TestWorld::acme().await;
     let (proxy, worker) = worker_by_way_of_a_proxy(&world, Some(1)).await;
-    // With one permit and a slow message, the messages behind it stay in the queue.
+    // With one permit and two slow messages, the messages behind them stay in the queue.
     let slow = FaultRule::new(FaultKind::Slow)
         .millis(12_000)
         .path_contains("/webhook/")
-        .times(1);
+        .times(2);
     let id = world
         .simulator()
         .await
