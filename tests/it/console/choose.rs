@@ -30,6 +30,16 @@ async fn choose(console: &ConsoleProcess, path: &str, site: &str, account: Strin
     form(request, &fields).send().await.expect("an answer")
 }
 
+/// A choice that was not possible before can be made again.
+async fn choose_again(world: &TestWorld, console: &ConsoleProcess, path: &str) {
+    let account = acme::account_id();
+    let before = format!("UPDATE jobs SET account = '{account}' WHERE dedupe_key = 'b'");
+    world.database.rows(&before).await;
+    let again = choose(console, path, "same-origin", account).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    world.wait_job_state("b", JobState::Succeeded, SOON).await;
+}
+
 #[tokio::test]
 async fn a_person_chooses_the_account_of_a_job_on_the_page_of_its_link_once() {
     let world = TestWorld::acme().await;
@@ -90,15 +100,7 @@ async fn a_person_chooses_the_account_of_a_job_on_the_page_of_its_link_once() {
         StatusCode::OK,
         "the other job still waits"
     );
-    // A choice that was not possible before can be made again.
-    let before = format!(
-        "UPDATE jobs SET account = '{}' WHERE dedupe_key = 'b'",
-        acme::account_id()
-    );
-    world.database.rows(&before).await;
-    let again = choose(&console, other, own, acme::account_id()).await;
-    assert_eq!(again.status(), StatusCode::OK);
-    world.wait_job_state("b", JobState::Succeeded, SOON).await;
+    choose_again(&world, &console, other).await;
     let row =
         "SELECT who, role, reason FROM audit_log WHERE action = 'configure' ORDER BY id LIMIT 1";
     let [who, role, reason] = &world.database.rows(row).await.concat()[..] else {
