@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::auth::SignedIn;
+use super::mask::without_mailboxes;
 use super::panels::Panels;
 use super::problem::Problem;
 use super::query;
@@ -161,7 +162,19 @@ impl Call {
         let id: JobId = self.part("id")?;
         let row = self.reads().job(id).await?;
         row.filter(|row| self.who.sees_job(&row.source, &row.organization))
+            .map(|row| self.shown(row))
             .ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+    }
+
+    /// Returns a job as it is shown: without e-mail addresses in the text of its failure.
+    pub(super) fn shown(&self, mut row: JobRow) -> JobRow {
+        row.error_message = row.error_message.map(|text| self.shown_text(&text));
+        row
+    }
+
+    /// Returns the text of a failure as it is shown.
+    pub(super) fn shown_text(&self, text: &str) -> String {
+        without_mailboxes(text, &self.console.parts.keyring)
     }
 
     /// Returns the job of the path as a target, for exactly the version of `If-Match` if there is

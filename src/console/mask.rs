@@ -61,6 +61,38 @@ pub(crate) fn masked_changes(changes: Vec<PathChange>, keyring: &Keyring) -> Vec
     changes.into_iter().map(masked).collect()
 }
 
+/// Returns the text of an error without the e-mail addresses in it: a mail server names the
+/// recipients that it refuses.
+#[must_use]
+pub(crate) fn without_mailboxes(text: &str, keyring: &Keyring) -> String {
+    let mask = Mask {
+        keyring,
+        left: VALUES,
+    };
+    let is_of_word = |c: char| c.is_alphanumeric() || "._%+-@".contains(c);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find(is_of_word) {
+        let (before, from) = rest.split_at(begin);
+        let end = from.find(|c| !is_of_word(c)).unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        let mailbox = word.trim_end_matches(['.', '-']);
+        let is_mailbox = mailbox
+            .split_once('@')
+            .is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'));
+        shown.push_str(before);
+        if is_mailbox {
+            shown.push_str(&mask.hashed("address", mailbox));
+            shown.push_str(&word[mailbox.len()..]);
+        } else {
+            shown.push_str(word);
+        }
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
 struct Mask<'a> {
     keyring: &'a Keyring,
     left: usize,
@@ -308,6 +340,23 @@ mod tests {
         assert_eq!(shown[0], shown[1]);
         let many: Vec<String> = (0..50).map(|n| format!("person {n}")).collect();
         assert_ne!(masked(&json!(many), &one), masked(&json!(many), &other));
+    }
+
+    #[test]
+    fn no_mailbox_stands_in_the_text_of_an_error() {
+        let ring = ring();
+        let text =
+            "not for anna@example.com, Ben <ben.x+y@mail.example>: 550 no. Ask zoë@a.example.";
+        let shown = without_mailboxes(text, &ring);
+        for name in ["anna", "ben.x", "mail.example", "zoë"] {
+            assert!(!shown.contains(name), "{shown}");
+        }
+        assert!(
+            shown.starts_with("not for address·") && shown.ends_with('.'),
+            "{shown}"
+        );
+        let plain = "there is no destination `new`; @here, a@b, 10 % of 3.5 s";
+        assert_eq!(without_mailboxes(plain, &ring), plain);
     }
 
     #[test]

@@ -118,7 +118,11 @@ pub(in crate::console) async fn read_groups(call: &Call) -> Result<ListedGroups,
         after,
         limit: query::limit(asked.limit)?,
     };
-    Ok(call.reads().failure_groups(&filter, &page).await?)
+    let mut listed = call.reads().failure_groups(&filter, &page).await?;
+    for group in &mut listed.groups {
+        group.sample = call.shown_text(&group.sample);
+    }
+    Ok(listed)
 }
 
 async fn show(call: Call) -> Result<Response, Problem> {
@@ -132,7 +136,10 @@ async fn show(call: Call) -> Result<Response, Problem> {
 pub(in crate::console) async fn read_group(call: &Call) -> Result<FailureGroup, Problem> {
     let fingerprint: String = call.part("fingerprint")?;
     let group = call.reads().failure_group(&fingerprint).await?;
-    group.ok_or_else(|| Problem::not_found(format!("there is no failure group {fingerprint}")))
+    let mut group = group
+        .ok_or_else(|| Problem::not_found(format!("there is no failure group {fingerprint}")))?;
+    group.sample = call.shown_text(&group.sample);
+    Ok(group)
 }
 
 async fn difference(call: Call) -> Result<Response, Problem> {

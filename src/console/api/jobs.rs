@@ -227,7 +227,7 @@ pub(in crate::console) async fn page_of_jobs(
     let last = listed.jobs.last().map(|job| job.id).filter(|_| is_full);
     Ok(JobPage {
         next: last.or_else(|| listed.stopped.map(|stopped| stopped.before)),
-        jobs: listed.jobs,
+        jobs: listed.jobs.into_iter().map(|row| call.shown(row)).collect(),
         stopped: listed.stopped,
     })
 }
@@ -278,6 +278,7 @@ async fn by_key(call: Call) -> Result<Response, Problem> {
         let is_over = tokio::time::Instant::now() >= end;
         match seen {
             Some(row) if is_over || row.state.is_done() || row.state == JobState::Parked => {
+                let row = call.shown(row);
                 return answer::json_tagged(&row, &tag(row.generation, row.epoch));
             }
             None if is_over => {
@@ -303,6 +304,15 @@ async fn view(call: &Call) -> Result<JobView, Problem> {
     for done in &mut view.checkpoints {
         done.output = masked(&done.output, &call.console.parts.keyring);
     }
+    for tried in &mut view.attempts {
+        tried.message = call.shown_text(&tried.message);
+    }
+    view.row = call.shown(view.row);
+    view.children = view
+        .children
+        .into_iter()
+        .map(|row| call.shown(row))
+        .collect();
     Ok(view)
 }
 
@@ -313,7 +323,10 @@ async fn view(call: &Call) -> Result<JobView, Problem> {
 pub(in crate::console) async fn read_timeline(call: &Call) -> Result<Timeline, Problem> {
     let id = call.job().await?.id;
     let timeline = call.reads().timeline(id).await?;
-    timeline.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+    let mut timeline =
+        timeline.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))?;
+    timeline.job = call.shown(timeline.job);
+    Ok(timeline)
 }
 
 async fn timeline(call: Call) -> Result<Response, Problem> {

@@ -165,7 +165,13 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
         summary: facts.summary(),
         in_force,
         stuck: stuck.value().map(|rows| counted(rows)),
-        groups: groups.value().map(|rows| urgent(rows)),
+        groups: groups.value().map(|rows| {
+            let mut urgent = urgent(rows);
+            for group in &mut urgent {
+                group.sample = call.shown_text(&group.sample);
+            }
+            urgent
+        }),
         last_failure: groups
             .value()
             .and_then(|rows| rows.first())

@@ -67,6 +67,8 @@
       if (answer.status !== 304 && answer.ok) {
         const page = new DOMParser().parseFromString(policy.createHTML(await answer.text()), "text/html");
         const now = versionsOf(page.body.dataset.versions ?? "");
+        // Other parts than before: the page is another one.
+        if (String([...now.keys()]) !== String([...known.keys()]) && !isBusy(document.body)) { location.reload(); return; }
         let isWhole = true;
         for (const [name, version] of now) {
           if (known.get(name) === version) continue;

@@ -46,13 +46,15 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let title = format!("{} {}", row.source, row.dedupe_key);
     let may = |action| call.who.token.role.may(action);
     let content = html! {
-        h1 { (state(row.state)) " " (title) }
-        p.explain #explain data-part="explain" { (explained.explanation) }
+        header data-part="head" {
+            h1 { (state(row.state)) " " (title) }
+            p.explain #explain { (explained.explanation) }
+        }
         (actions(&timeline, call.who.token.role))
-        (facts(row, places.as_ref(), &call.headers))
+        section #facts data-part="facts" { (facts(row, places.as_ref(), &call.headers)) }
         section #waterfall data-part="waterfall" { h2 { "What it did and waited for" } (waterfall(&timeline, drawing.scale)) (ends(&timeline.ends, row)) }
         section #effects data-part="effects" { h2 { "Effects" } (effects(&timeline, may(crate::store::Action::MarkEffect))) }
-        (follow_ups(&timeline.follow_ups, row))
+        section #follow-ups data-part="follow-ups" { (follow_ups(&timeline.follow_ups, row)) }
         section #data data-part="data" { h2 { "Input and outputs" } (data(&data_of_job, row, call.who.token.role)) }
         section #events data-part="events" { h2 { "Events not published yet" } (unpublished(&events, row)) }
         section #audit data-part="audit" { h2 { "What people did" } (audit_table(&audit, row)) }
@@ -159,15 +161,13 @@ fn follow_ups(found: &FollowUps, row: &JobRow) -> Markup {
         return html! {};
     }
     html! {
-        section #follow-ups data-part="follow-ups" {
-            h2 { "Follow-ups" }
-            p.chips {
-                @for one in &found.states {
-                    a href=(format!("/jobs?parent={}&state={}", row.id, one.state)) { (state(one.state)) " " (one.jobs) }
-                }
+        h2 { "Follow-ups" }
+        p.chips {
+            @for one in &found.states {
+                a href=(format!("/jobs?parent={}&state={}", row.id, one.state)) { (state(one.state)) " " (one.jobs) }
             }
-            @if found.worst.is_empty() { p { "All of them are done." } } @else { (rows(&found.worst)) }
         }
+        @if found.worst.is_empty() { p { "All of them are done." } } @else { (rows(&found.worst)) }
     }
 }
 
