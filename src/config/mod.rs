@@ -150,7 +150,7 @@ pub struct WorkerSettings {
     /// accepts, for a proxy in front of it
     #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
     pub ops_hosts: Vec<String>,
-    /// Address of the console as people reach it, for example https://dispatch.example; a job that
+    /// Address of the console as people reach it, an https URL without path; a job that
     /// waits for an account is then announced with a link to a page
     #[arg(long, env = "DISPATCH_CONSOLE_URL", value_parser = console_url, value_name = "URL")]
     pub console_url: Option<String>,
