@@ -104,6 +104,27 @@ impl Changed {
 }
 
 impl Call {
+    /// Returns a request of `who` that reads a page, with the headers of this one.
+    pub(super) fn to_read(
+        &self,
+        who: SignedIn,
+        (route, path): (&'static Route, HashMap<String, String>),
+        (asked, query): (&str, &str),
+    ) -> Self {
+        Self {
+            console: Arc::clone(&self.console),
+            route,
+            who,
+            id: Uuid::now_v7(),
+            path,
+            asked: asked.to_owned(),
+            query: query.to_owned(),
+            headers: self.headers.clone(),
+            body: Bytes::new(),
+            form: None,
+        }
+    }
+
     /// The store that reads.
     pub(super) fn reads(&self) -> &Store {
         &self.console.parts.reads

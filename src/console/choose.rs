@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::pages::bare;
+use super::pages::{self, bare};
 use super::problem::Problem;
 use super::serve::{is_own_origin, read_body};
 use super::state::Console;
@@ -34,7 +34,7 @@ pub(super) async fn show(
 ) -> Response {
     match offered(&console, &token).await {
         Ok(offer) => page(&form(&offer)),
-        Err(problem) => refused(&problem),
+        Err(problem) => pages::problem(&problem, None),
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn choose(
             h1 { "The account is chosen" }
             p { "The job " code { (offer.job.id) } " of " (offer.job.organization) " goes on by itself. You can close this page." }
         }),
-        Err(problem) => refused(&problem),
+        Err(problem) => pages::problem(&problem, None),
     }
 }
 
@@ -94,7 +94,7 @@ async fn offered(console: &Console, token: &str) -> Result<Offer, Problem> {
 /// Returns the bucket of a job's link: below zero, where no token has its number.
 fn rate_of(job: Uuid) -> i64 {
     let (_, low) = job.as_u64_pair();
-    i64::from_ne_bytes(low.to_ne_bytes()) | i64::MIN
+    low.cast_signed() | i64::MIN
 }
 
 fn over() -> Problem {
@@ -133,13 +133,4 @@ fn form(offer: &Offer) -> Markup {
 
 fn page(content: &Markup) -> Response {
     answer::page(bare("Choose an account", content))
-}
-
-fn refused(problem: &Problem) -> Response {
-    let mut response = page(&html! {
-        h1 { (problem.title) }
-        p.problem role="alert" { (problem.detail) ". " (problem.hint) }
-    });
-    answer::finish_problem(&mut response, problem);
-    response
 }

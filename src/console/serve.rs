@@ -86,16 +86,23 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
             };
             let id = Uuid::now_v7();
             let is_read = reader == Reader::Person && route.method == Method::GET;
-            let (asked, headers) = (request.uri().to_string(), request.headers().clone());
-            match served(&console, route, reader, id, path, request).await {
-                Ok(response) if is_read => read(&console, &headers, &asked, response),
-                Ok(response) => response,
-                Err(refused) if is_read && refused.problem.code == "postgres_away" => {
+            let seen = is_read.then(|| (request.uri().to_string(), request.headers().clone()));
+            match (
+                served(&console, route, reader, id, path, request).await,
+                seen,
+            ) {
+                (Ok(response), Some((asked, headers))) => {
+                    read(&console, &headers, &asked, response)
+                }
+                (Ok(response), None) => response,
+                (Err(refused), Some((asked, headers)))
+                    if refused.problem.code == "postgres_away" =>
+                {
                     let key = snapshot_key(&console, &headers, &asked);
                     let kept = key.and_then(|key| console.snapshots.show(&key, &refused.problem));
                     kept.unwrap_or_else(|| refused.response(reader, id))
                 }
-                Err(refused) => refused.response(reader, id),
+                (Err(refused), _) => refused.response(reader, id),
             }
         },
     )

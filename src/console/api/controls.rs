@@ -127,6 +127,6 @@ async fn end_kill_switch(call: &Call) -> Result<Changed, Problem> {
     .await
 }
 
-fn length(minutes: u32) -> Duration {
+pub(super) fn length(minutes: u32) -> Duration {
     Duration::from_secs(u64::from(minutes) * 60)
 }

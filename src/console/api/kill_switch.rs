@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
-use super::controls::to_controls;
+use super::controls::{length, to_controls};
 use crate::console::answer;
 use crate::console::call::{Call, Changed};
 use crate::console::pages;
@@ -172,9 +172,9 @@ async fn place(call: &Call) -> Result<Changed, Problem> {
     };
     let switch = conditions.given().checked()?;
     let actor = call.actor(&reason)?;
-    let length = Duration::from_secs(u64::from(minutes) * 60);
     call.once(&actor, async |store, actor| {
-        let (id, until) = operations::place_kill_switch(store, actor, &switch, length).await?;
+        let (id, until) =
+            operations::place_kill_switch(store, actor, &switch, length(minutes)).await?;
         Ok(Changed {
             now: json!({"id": id, "until": until.format(&Rfc3339).unwrap_or_default()}),
             ..Changed::plain(true)

@@ -2,17 +2,14 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::parts::{PageText, stated};
 use super::streams::Open;
@@ -106,18 +103,8 @@ fn of_page(call: &Call, page: &str) -> Result<Call, Problem> {
         Problem::invalid_filter(format!("expected the path of a page, got `{page}`"))
     })?;
     permitted(route, Some(call.who.clone()))?;
-    Ok(Call {
-        console: Arc::clone(&call.console),
-        route,
-        who: call.who.clone(),
-        id: Uuid::now_v7(),
-        path,
-        asked: asked.to_owned(),
-        query: query::without_refresh(query),
-        headers: call.headers.clone(),
-        body: Bytes::new(),
-        form: None,
-    })
+    let query = query::without_refresh(query);
+    Ok(call.to_read(call.who.clone(), (route, path), (asked, &query)))
 }
 
 /// Returns the named parts of a path that fits `pattern`.
@@ -196,18 +183,8 @@ async fn versions_now(call: &Call) -> Result<String, Problem> {
     let mut who = permitted(call.route, who)?;
     call.console.rates.take(who.token.id)?;
     who.in_force = in_force::read(&call.console).await;
-    let call = Call {
-        console: Arc::clone(&call.console),
-        who,
-        id: Uuid::now_v7(),
-        path: call.path.clone(),
-        asked: call.asked.clone(),
-        query: call.query.clone(),
-        headers: call.headers.clone(),
-        body: Bytes::new(),
-        form: None,
-        route: call.route,
-    };
+    let place = (call.route, call.path.clone());
+    let call = call.to_read(who, place, (&call.asked, &call.query));
     let page = call
         .route
         .page

@@ -58,7 +58,7 @@ async fn a_kill_switch_is_tried_placed_and_ended_on_its_pages() {
     let number = "SELECT id FROM controls WHERE kind = 'kill_switch'";
     let end = format!("/controls/{}/end", world.database.one(number).await);
     let ended = console
-        .submit(&ann, &controls, &end, &[("reason", "it is mended")])
+        .submit(&ann, &controls, &end, &[("reason", "it is repaired")])
         .await;
     assert_eq!(ended.status(), 303);
     worker.kill9().await;

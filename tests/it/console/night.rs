@@ -68,7 +68,7 @@ async fn from_the_alert_to_the_report_by_keys_alone() {
     says(&browser, "What is different").await;
     says(&browser, "unknown_destination").await;
 
-    // The cause is mended, then all of it is retried.
+    // The cause is repaired, then all of it is retried.
     world.register_new().await;
     browser.press("r").await;
     arrived(&browser, "/campaigns/preview").await;
@@ -76,7 +76,7 @@ async fn from_the_alert_to_the_report_by_keys_alone() {
     press_on(
         &browser,
         "input[name=reason]",
-        &format!("it is mended{ENTER}"),
+        &format!("it is repaired{ENTER}"),
     )
     .await;
     arrived(&browser, "/campaigns/").await;
