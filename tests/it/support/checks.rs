@@ -8,8 +8,10 @@ use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
 use dispatch_worker::pipelines::registry;
 use dispatch_worker::providers::simulated::simulated;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::canaries;
+use super::wait::LOOK;
 use super::world::TestWorld;
 use crate::providers::contracts;
 
@@ -86,7 +88,7 @@ impl Checks {
     /// Waits until no work is left, then asserts every guarantee.
     pub(crate) async fn hold(self, world: &TestWorld) {
         world.wait_quiet(REST_WITHIN).await;
-        let mut broken = self.breaches(&Evidence::gather(world).await);
+        let mut broken = self.breaches(&Evidence::at_rest(world).await);
         broken.extend(canaries::found(world).await);
         assert!(
             broken.is_empty(),
@@ -119,6 +121,21 @@ impl Checks {
 }
 
 impl Evidence {
+    /// Returns what the world shows once every job is at rest, or at the time limit. No queue
+    /// shows a job that still runs: its message is acknowledged when its row has an owner.
+    async fn at_rest(world: &TestWorld) -> Self {
+        let deadline = Instant::now() + REST_WITHIN;
+        loop {
+            let evidence = Self::gather(world).await;
+            let mut restless = Vec::new();
+            jobs_are_at_rest(&evidence, &mut restless);
+            if restless.is_empty() || Instant::now() > deadline {
+                return evidence;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn gather(world: &TestWorld) -> Self {
         let jobs: Vec<JobFact> = world.database.records(JOBS).await;
         Self {

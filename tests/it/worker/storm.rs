@@ -31,12 +31,23 @@ struct Left {
     epoch: i64,
 }
 
+/// A job whose owner was killed.
+struct Orphan {
+    since: Instant,
+    epoch: i64,
+    is_free: bool,
+}
+
 /// Jobs whose owners were killed.
 #[derive(Default)]
 struct Takeovers {
-    /// Jobs that are not taken over yet: when their owners were killed, and their epochs then.
-    open: BTreeMap<String, (Instant, i64)>,
-    took: Vec<Duration>,
+    /// Jobs without a next owner.
+    open: BTreeMap<String, Orphan>,
+    /// The times from the kill until another replica had freed the job.
+    freed: Vec<Duration>,
+    /// The times from the kill until the job had its next owner. They include the wait for a seat
+    /// behind other jobs, so they say what this machine can do and are only printed.
+    owned: Vec<Duration>,
 }
 
 impl Takeovers {
@@ -47,7 +58,11 @@ impl Takeovers {
         for Left { id, epoch } in world.database.records(&sql).await {
             // A job whose next owner is killed before the takeover is seen counts from the first
             // kill.
-            self.open.entry(id).or_insert((at, epoch));
+            self.open.entry(id).or_insert(Orphan {
+                since: at,
+                epoch,
+                is_free: false,
+            });
         }
     }
 
@@ -61,26 +76,33 @@ impl Takeovers {
         let wanted: Vec<String> = self
             .open
             .iter()
-            .map(|(id, (_, epoch))| format!("('{id}'::uuid, {epoch})"))
+            .map(|(id, orphan)| format!("('{id}'::uuid, {})", orphan.epoch))
             .collect();
         let sql = format!(
             "SELECT j.id, j.epoch FROM (VALUES {}) AS was (id, epoch) JOIN jobs j ON j.id = was.id
-             WHERE j.epoch >= was.epoch + 2 OR (j.epoch = was.epoch AND j.state <> 'running')",
+             WHERE j.epoch > was.epoch OR j.state <> 'running'",
             wanted.join(", ")
         );
         for Left { id, epoch } in world.database.records(&sql).await {
-            let (at, was) = self.open.remove(&id).expect("it was asked for");
-            if epoch > was {
-                self.took.push(at.elapsed());
+            let orphan = self.open.get_mut(&id).expect("it was asked for");
+            if epoch > orphan.epoch && !orphan.is_free {
+                orphan.is_free = true;
+                self.freed.push(orphan.since.elapsed());
+            }
+            if epoch >= orphan.epoch + 2 {
+                self.owned.push(orphan.since.elapsed());
+            }
+            if epoch != orphan.epoch + 1 {
+                self.open.remove(&id);
             }
         }
     }
+}
 
-    fn quantile(&self, share: f64) -> Duration {
-        let mut sorted = self.took.clone();
-        sorted.sort();
-        sorted[((sorted.len() - 1) as f64 * share).ceil() as usize]
-    }
+fn quantile(times: &[Duration], share: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[((sorted.len() - 1) as f64 * share).ceil() as usize]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,22 +128,28 @@ async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is
     };
     let takeovers = takeovers.into_inner();
     eprintln!(
-        "{JOBS} jobs in {:.1} s, {kills} kills, {} takeovers: p50 {:?}, p99 {:?}, longest {:?}",
+        "{JOBS} jobs in {:.1} s, {kills} kills, {} takeovers",
         began.elapsed().as_secs_f64(),
-        takeovers.took.len(),
-        takeovers.quantile(0.5),
-        takeovers.quantile(0.99),
-        takeovers.quantile(1.0)
+        takeovers.freed.len()
     );
+    for (what, times) in [
+        ("freed", &takeovers.freed),
+        ("next owner", &takeovers.owned),
+    ] {
+        let at = |share| quantile(times, share);
+        eprintln!(
+            "{what}: p50 {:?}, p99 {:?}, longest {:?}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
     assert!(
-        kills >= 3 && takeovers.took.len() >= 20,
+        kills >= 3 && takeovers.freed.len() >= 20,
         "there are too few kills or takeovers to prove anything"
     );
-    assert!(
-        takeovers.quantile(0.99) <= TAKEN_OVER_WITHIN,
-        "{:?}",
-        takeovers.quantile(0.99)
-    );
+    let p99 = quantile(&takeovers.freed, 0.99);
+    assert!(p99 <= TAKEN_OVER_WITHIN, "{p99:?}");
     assert_eq!(
         world
             .database
