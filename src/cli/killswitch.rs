@@ -87,7 +87,8 @@ impl Killswitch {
 
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let mut rows = connect::store(&self.links).await?.controls().await?;
+        let store = connect::store(&self.links).await?;
+        let mut rows = store.controls("").await?.controls;
         rows.retain(|row| row.kind == "kill_switch");
         output.answer(&rows, || table(output, &rows))?;
         Ok(ExitCode::SUCCESS)

@@ -68,7 +68,7 @@ pub(super) async fn read(store: &Store, since: OffsetDateTime) -> Result<Vec<Cha
         ended: store.ended_replicas(since, MOST).await?,
         migrations: store.applied_migrations(since, MOST).await?,
         campaigns: store.campaigns(None, MOST).await?,
-        controls: store.controls().await?,
+        controls: store.controls("").await?.controls,
         audit: store.audit_rows(&filter, None, AUDIT_ROWS).await?.rows,
     };
     Ok(sources.newest(since))

@@ -37,7 +37,7 @@ pub(super) async fn read(console: &Console) -> Vec<InForce> {
     };
     let ended = ended.as_ref().and_then(|ended| ended.value());
     lines(
-        controls.value().map(Vec::as_slice),
+        controls.value().map(|list| list.controls.as_slice()),
         fleet.value().map(Vec::as_slice),
         ended.map_or(&[], Vec::as_slice),
         now,

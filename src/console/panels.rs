@@ -13,7 +13,7 @@ use super::changes::{self, Change};
 use super::problem::Problem;
 use crate::pipelines;
 use crate::store::{
-    CappedCount, Charts, ControlRow, DatabaseLoad, DeadLetterRow, EndedReplica, FailureGroup,
+    CappedCount, Charts, ControlList, DatabaseLoad, DeadLetterRow, EndedReplica, FailureGroup,
     FleetReplica, GroupFilter, GroupPage, Lanes, OpenJobs, PipelineLanes, Store, StoreError,
     StuckRow,
 };
@@ -66,7 +66,7 @@ struct Panel<T> {
 pub(super) struct Panels {
     open: Panel<OpenJobs>,
     stuck: Panel<Vec<StuckRow>>,
-    controls: Panel<Vec<ControlRow>>,
+    controls: Panel<ControlList>,
     fleet: Panel<Vec<FleetReplica>>,
     lanes: Panel<Lanes>,
     ended: Panel<Vec<EndedReplica>>,
@@ -190,8 +190,8 @@ impl Panels {
     }
 
     /// The controls in force.
-    pub(super) async fn controls(&self, store: &Store) -> Seen<Vec<ControlRow>> {
-        self.controls.see(store.controls()).await
+    pub(super) async fn controls(&self, store: &Store) -> Seen<ControlList> {
+        self.controls.see(store.controls("")).await
     }
 
     /// The running replicas.

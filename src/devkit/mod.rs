@@ -10,6 +10,7 @@ mod frozen;
 pub mod guard;
 pub mod install;
 mod management;
+pub mod many_rows;
 pub mod ports;
 mod postgres;
 mod process;

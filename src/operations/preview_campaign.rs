@@ -22,7 +22,8 @@ pub struct CampaignPreview {
     /// Jobs that match.
     #[schemars(with = "i64")]
     pub count: CappedCount,
-    /// Whether there are more jobs than a campaign may have; it takes the first 100,000.
+    /// Whether there are more jobs than were looked at: with one condition 10,000, with several
+    /// 20,000. A campaign looks at 100,000.
     pub is_partial: bool,
     /// The oldest jobs, at most ten.
     pub sample: Vec<CampaignJob>,

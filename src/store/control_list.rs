@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::controls::LIVE;
 use super::count::CappedCount;
@@ -12,6 +13,20 @@ use super::error::StoreError;
 use super::handle::Store;
 use super::matcher::Matcher;
 use super::sql::query;
+
+/// Maximum number of controls in a list.
+const ROWS: i64 = 200;
+
+/// Controls in force.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ControlList {
+    /// How many there are.
+    #[schemars(with = "i64")]
+    pub count: CappedCount,
+    /// The first 200: pause and kill switches, then what people have placed, then what lasts
+    /// longest.
+    pub controls: Vec<ControlRow>,
+}
 
 /// A control in force.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -45,25 +60,34 @@ pub struct ControlRow {
     pub waiting: CappedCount,
 }
 
-/// The controls of people come first.
+/// What stops every job comes first, then what people have placed, then what lasts longest. `$4` is
+/// the beginning of the scope.
 pub(super) const SHOWN: &str = "
-    SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.created_at, c.expires_at,
+    SELECT c.id, c.kind, c.scope, c.matcher::text AS matcher, c.reason, c.who, c.automatic, c.created_at, c.expires_at, c.total,
         CASE WHEN c.kind = 'kill_switch' THEN 0 ELSE (SELECT count(*) FROM (SELECT FROM jobs j
             WHERE j.state = 'waiting' AND j.wait_reason <> 'children' AND j.wait_key = 'hold:' || c.scope LIMIT $1) counted)
         END AS waiting
-    FROM controls c WHERE c.released_at IS NULL AND c.expires_at > now() ORDER BY c.automatic, c.expires_at DESC LIMIT $2";
+    FROM (
+        SELECT *, count(*) OVER () AS total, kind NOT IN ('pause', 'kill_switch') AS is_partial FROM (
+            SELECT * FROM controls WHERE released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT $2) live
+        WHERE starts_with(scope, $4)
+        ORDER BY is_partial, automatic, expires_at DESC LIMIT $3) c
+    ORDER BY c.is_partial, c.automatic, c.expires_at DESC";
 
 impl Store {
-    /// Returns the controls in force: those of people first, then the longest, up to a limit.
+    /// Returns the controls in force whose scope begins with this text: pause and kill switches
+    /// first, then those of people, then the longest; at most 200.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn controls(&self) -> Result<Vec<ControlRow>, StoreError> {
-        query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE])
-            .await?
-            .iter()
-            .map(control_row)
-            .collect()
+    pub async fn controls(&self, scope: &str) -> Result<ControlList, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 4] = [&CappedCount::ROWS, &LIVE, &ROWS, &scope];
+        let rows = query(&self.client().await?, SHOWN, &parameters).await?;
+        let total = rows.first().map(|row| row.try_get("total"));
+        Ok(ControlList {
+            count: CappedCount::of(total.transpose()?.unwrap_or_default()),
+            controls: rows.iter().map(control_row).collect::<Result<_, _>>()?,
+        })
     }
 }
 

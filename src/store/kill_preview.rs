@@ -17,8 +17,10 @@ use crate::job::{JobId, JobState};
 /// Maximum number of jobs that are looked at in each part: the ready jobs without and with a
 /// wake-up, the running and the waiting ones; the jobs of the last hour.
 const WINDOW: i64 = 5_000;
-/// Jobs whose details are read at once: a payload is up to a mebibyte.
-const PAGE: usize = 50;
+/// Jobs whose details are read at once.
+const PAGE: usize = 5_000;
+/// The same with payloads, each of which has up to a mebibyte.
+const PAGE_OF_PAYLOADS: usize = 50;
 /// Number of jobs shown as examples.
 const SAMPLE: usize = 10;
 
@@ -65,12 +67,12 @@ pub(super) const OPEN: &str = "
 /// An id begins with the time when its job was accepted.
 pub(super) const RECENT: &str = "SELECT id FROM jobs WHERE id >= $1 ORDER BY id DESC LIMIT $2";
 
-/// The payload is read only where the other conditions hold and it is needed (`$2`).
+/// Reads the jobs for which the simple conditions of a matcher hold, with their payloads if they are
+/// needed (`$2`).
 pub(super) const DETAILS: &str = "
-    SELECT id, pipeline, organization, source, account, state, parent_id,
-        CASE WHEN $2 AND organization = coalesce($3, organization) AND source = coalesce($4, source)
-            AND pipeline = coalesce($5, pipeline) THEN payload::text END AS payload
-    FROM jobs WHERE id = ANY ($1::uuid[])";
+    SELECT id, pipeline, organization, source, account, state, parent_id, CASE WHEN $2 THEN payload::text END AS payload
+    FROM jobs WHERE id = ANY (ARRAY(SELECT unnest($1::uuid[]))) AND organization = coalesce($3, organization)
+        AND source = coalesce($4, source) AND pipeline = coalesce($5, pipeline)";
 
 const HOUR_AGO: &str =
     "SELECT (extract(epoch FROM now() - interval '1 hour') * 1000)::bigint AS ms";
@@ -133,7 +135,12 @@ async fn matching(
     wanted: impl Fn(&Looked) -> bool,
 ) -> Result<(CappedCount, Vec<KilledJob>), StoreError> {
     let (mut number, mut sample) = (0_i64, Vec::new());
-    for page in ids.chunks(PAGE) {
+    let page = if matcher.reads_payload() {
+        PAGE_OF_PAYLOADS
+    } else {
+        PAGE
+    };
+    for page in ids.chunks(page) {
         let rows = query(
             client,
             DETAILS,

@@ -12,8 +12,8 @@ use crate::job::WaitReason;
 /// Maximum number of organizations of a pipeline whose due jobs are counted.
 const ORGANIZATIONS: i32 = 1000;
 
-/// The open jobs of a pipeline. Each count is at most 10,001; the jobs with a wake-up, running,
-/// waiting and parked are those among the first 10,001 of all pipelines.
+/// The open jobs of a pipeline. Each count is at most 10,001; the jobs that are running, waiting
+/// and parked are those among the first 10,001 of all pipelines.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PipelineLoad {
     /// Ready jobs without a wake-up, due or not.
@@ -67,9 +67,9 @@ pub(super) const NOT_WOKEN: &str = "
         SELECT 1 FROM jobs WHERE state = 'ready' AND woken_at IS NULL AND pipeline = $1
         ORDER BY pipeline, organization, due_at, id LIMIT $2) page";
 pub(super) const WOKEN: &str = "
-    SELECT pipeline, NULL AS wait_reason, count(*) AS n FROM (
-        SELECT pipeline FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL ORDER BY woken_by, woken_at LIMIT $1) page
-    GROUP BY pipeline";
+    SELECT count(*) AS n FROM (
+        SELECT 1 FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL AND pipeline = $1
+        ORDER BY pipeline, woken_at LIMIT $2) page";
 pub(super) const RUNNING: &str = "
     SELECT pipeline, NULL AS wait_reason, count(*) AS n FROM (
         SELECT pipeline FROM jobs WHERE state = 'running' ORDER BY owner LIMIT $1) page
@@ -106,10 +106,13 @@ impl Store {
         let mut loads = BTreeMap::new();
         for pipeline in pipelines {
             let row = query_one(&client, DUE_NOW, &[&pipeline, &ORGANIZATIONS, &ROWS]).await?;
+            let count = async |sql| -> Result<i64, StoreError> {
+                let row = query_one(&client, sql, &[&pipeline, &ROWS]).await?;
+                Ok(row.try_get("n")?)
+            };
             let load = PipelineLoad {
-                not_woken: query_one(&client, NOT_WOKEN, &[&pipeline, &ROWS])
-                    .await?
-                    .try_get("n")?,
+                not_woken: count(NOT_WOKEN).await?,
+                woken: count(WOKEN).await?,
                 due: row.try_get("due")?,
                 due_soon: row.try_get("due_soon")?,
                 oldest_due: row.try_get("oldest_due")?,
@@ -118,7 +121,6 @@ impl Store {
             loads.insert(pipeline, load);
         }
         for (sql, part) in [
-            (WOKEN, Part::Woken),
             (RUNNING, Part::Running),
             (WAITING, Part::Waiting),
             (PARKED, Part::Parked),
@@ -150,7 +152,6 @@ impl Store {
 
 #[derive(Clone, Copy)]
 enum Part {
-    Woken,
     Running,
     Waiting,
     Parked,
@@ -159,7 +160,6 @@ enum Part {
 impl PipelineLoad {
     fn add(&mut self, part: Part, reason: Option<&str>, n: i64) {
         match part {
-            Part::Woken => self.woken += n,
             Part::Running => self.running += n,
             Part::Parked => self.parked += n,
             Part::Waiting => {

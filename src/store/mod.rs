@@ -113,7 +113,7 @@ pub use claim::{Claim, Claimed, Fence, NotClaimed};
 pub use commit::{CommitError, Committed, Tables, Writer};
 pub use commit_outcome::{Landed, SoFar};
 pub use control_copy::Controls;
-pub use control_list::ControlRow;
+pub use control_list::{ControlList, ControlRow};
 pub use controls::{HoldCursor, HoldRow, LiveControl, NewHold, end_holds};
 pub use count::CappedCount;
 pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};

@@ -119,7 +119,10 @@ fn text(output: Output, preview: &CampaignPreview) -> String {
     }
     lines.push(format!("{} jobs match", preview.count));
     if preview.is_partial {
-        lines.push("there are more jobs than a campaign may have".to_owned());
+        lines.push(
+            "not every job was looked at, so there may be more; the campaign looks at 100,000"
+                .to_owned(),
+        );
     }
     for refused in &preview.refused {
         lines.push(format!(

@@ -292,7 +292,11 @@ impl Source {
                     Number::new("codes of the newest", or_none(&codes.join(", "))),
                 ]
             }),
-            Self::Holds => panels.controls(store).await.get().map(|rows| holds(rows)),
+            Self::Holds => panels
+                .controls(store)
+                .await
+                .get()
+                .map(|list| holds(&list.controls)),
             Self::Groups => panels.groups(store).await.get().map(|rows| groups(rows)),
             Self::Flow => panels
                 .charts(store)

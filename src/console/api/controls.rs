@@ -13,15 +13,15 @@ use crate::console::pages;
 use crate::console::problem::Problem;
 use crate::console::routes::{Route, acts, reads};
 use crate::operations;
-use crate::store::ControlRow;
+use crate::store::ControlList;
 
 pub(in crate::console) const ROUTES: &[Route] = &[
     reads!(
         "list_controls",
         "/controls",
-        "Lists holds, the pause, kill switches and circuits in force",
-        [],
-        Vec<ControlRow>,
+        "Lists holds, the pause, kill switches and circuits in force: the first 200",
+        ["scope": "the beginning of the scope"],
+        ControlList,
         list,
         pages::controls::page
     ),
@@ -68,8 +68,22 @@ struct Pause {
     reason: String,
 }
 
+/// Which controls to list.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::console) struct ControlQuery {
+    #[serde(default)]
+    pub(in crate::console) scope: String,
+}
+
+/// Returns the controls that a request asks for.
+pub(in crate::console) async fn read(call: &Call) -> Result<ControlList, Problem> {
+    let ControlQuery { scope } = call.query()?;
+    Ok(call.reads().controls(&scope).await?)
+}
+
 async fn list(call: Call) -> Result<Response, Problem> {
-    answer::json(&call.reads().controls().await?)
+    answer::json(&read(&call).await?)
 }
 
 async fn hold(call: &Call) -> Result<Changed, Problem> {

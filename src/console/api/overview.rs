@@ -17,7 +17,7 @@ use crate::console::routes::{Route, reads};
 use crate::console::summary::{Facts, Summary};
 use crate::job::JobId;
 use crate::store::{
-    AuditFilter, AuditPage, Charts, ControlRow, EndedReplica, FailureGroup, FleetReplica,
+    AuditFilter, AuditPage, Charts, ControlList, EndedReplica, FailureGroup, FleetReplica,
     GroupStatus, Lanes, OpenJobs, StuckCode, StuckRow,
 };
 
@@ -60,8 +60,8 @@ pub(in crate::console) struct Status {
     /// The codes with jobs that do not move.
     pub(in crate::console) stuck: Option<Vec<StuckRow>>,
     /// Holds, the pause, kill switches and circuits in force.
-    #[schemars(with = "Option<Vec<ControlRow>>")]
-    pub(in crate::console) controls: Seen<Vec<ControlRow>>,
+    #[schemars(with = "Option<ControlList>")]
+    pub(in crate::console) controls: Seen<ControlList>,
     /// The running replicas.
     #[schemars(with = "Option<Vec<FleetReplica>>")]
     pub(in crate::console) replicas: Seen<Vec<FleetReplica>>,
@@ -136,7 +136,7 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
     );
     let now = now?;
     let facts = Facts {
-        controls: controls.value().map(Vec::as_slice),
+        controls: controls.value().map(|list| list.controls.as_slice()),
         stuck: stuck.value().map(Vec::as_slice),
         fleet: replicas.value().map(Vec::as_slice),
         ended: ended.value().map(Vec::as_slice),

@@ -100,7 +100,7 @@ fn report(preview: &CampaignPreview) -> Markup {
         })
         .collect();
     html! {
-        @if preview.is_partial { p { "There are more jobs than a campaign may have; it takes the first 100,000." } }
+        @if preview.is_partial { p { "Not every job was looked at, so there may be more; the campaign looks at 100,000." } }
         @for refused in &preview.refused { p { (refused.jobs) " would be refused: " (refused.why) "." } }
         @for effect in &preview.effects { p { "◆ " (effect.effects) " effects of class " (effect.class) " may happen twice." } }
         @for hold in &preview.holds { p { "◔ " code { (hold.scope) } " is held: " (hold.reason) "." } }

@@ -7,18 +7,25 @@ use time::OffsetDateTime;
 use super::Frame;
 use super::words::{table, time};
 use crate::console::answer;
+use crate::console::api::controls::{ControlQuery, read};
 use crate::console::call::Call;
 use crate::console::problem::Problem;
-use crate::store::{Action, ControlRow};
+use crate::store::{Action, ControlList, ControlRow};
 
 /// Answers `/controls`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
-    let rows = call.reads().controls().await?;
+    let query: ControlQuery = call.query()?;
+    let list = read(&call).await?;
     let now = call.reads().now().await?;
     let frame = Frame::of(&call.who);
     let content = html! {
         h1 { "Held, paused and killed" }
-        (controls(&rows, &frame, now))
+        (controls(&list, usize::MAX, &frame, now))
+        form.filter method="get" action="/controls" {
+            label for="beginning" { "Scope begins with" }
+            input #beginning name="scope" value=(query.scope) autocomplete="off";
+            button { "Show" }
+        }
         h2 { "Hold" }
         (frame.form("/controls/hold", "Hold", &html! {
             label for="scope" { "Scope: lane:…, stage:PIPELINE/STAGE, organization:…, provider:…, or a destination" }
@@ -39,16 +46,29 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     Ok(answer::page(frame.page("Controls", &content)))
 }
 
-/// Returns the controls as a table.
-pub(super) fn controls(rows: &[ControlRow], frame: &Frame<'_>, now: OffsetDateTime) -> Markup {
-    if rows.is_empty() {
+/// Returns the first controls as a table.
+pub(super) fn controls(
+    list: &ControlList,
+    most: usize,
+    frame: &Frame<'_>,
+    now: OffsetDateTime,
+) -> Markup {
+    if list.controls.is_empty() {
         return html! { p { "Nothing is held." } };
     }
-    let cells: Vec<Vec<Markup>> = rows.iter().map(|row| cells(row, frame, now)).collect();
-    table(
-        &["kind", "scope", "reason", "who", "ends", "jobs wait", ""],
-        &cells,
-    )
+    let rows = list.controls.iter().take(most);
+    let cells: Vec<Vec<Markup>> = rows.map(|row| cells(row, frame, now)).collect();
+    let heads = ["kind", "scope", "reason", "who", "ends", "jobs wait", ""];
+    let is_part = i64::try_from(cells.len()).is_ok_and(|shown| shown < list.count.at_least());
+    html! {
+        (table(&heads, &cells))
+        @if is_part {
+            p.hint {
+                "These are " (cells.len()) " of " (list.count) ": pauses and kill switches, then what people have placed, then what lasts longest. "
+                a href="/controls" { "Find others by their scope" }
+            }
+        }
+    }
 }
 
 fn cells(row: &ControlRow, frame: &Frame<'_>, now: OffsetDateTime) -> Vec<Markup> {

@@ -19,6 +19,9 @@ use crate::console::problem::Problem;
 use crate::console::summary::Cause;
 use crate::store::{FailureGroup, OpenJobs, StuckRow};
 
+/// Controls on the overview.
+const CONTROLS: usize = 10;
+
 /// Answers `/`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let status = Box::pin(read_status(&call)).await?;
@@ -33,7 +36,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
         section #groups { h2 { "Failures that are new, back or growing" } (panel(status.urgent_groups(), |groups| urgent(groups, &status))) }
         section #charts { h2 { "The last hour" } (panel(status.charts.get(), |found| charts(found, changes))) }
         section #changes { h2 { "What has changed within the hour" } (panel(status.changes.get(), |changes| changed(changes, now))) }
-        section #controls { h2 { "Held, paused and killed" } (panel(status.controls.get(), |rows| controls(rows, &frame, now))) }
+        section #controls { h2 { "Held, paused and killed" } (panel(status.controls.get(), |list| controls(list, CONTROLS, &frame, now))) }
         section #replicas { h2 { "Replicas" } (panel(status.replicas.get(), |rows| replicas(rows, now))) }
         section #ended { h2 { "Ended within a day" } (panel(status.ended.get(), |rows| ended(rows, now))) }
     };

@@ -11,18 +11,22 @@ use super::super::handle::Store;
 use super::super::job_row::{reason_of, state_of};
 use super::super::sql::{query, query_one};
 use super::not_started::NotStarted;
-use super::select::{CampaignFilter, LOOK};
+use super::select::CampaignFilter;
 use crate::job::{JobId, JobState, WaitReason};
 
 /// Jobs in a preview.
 const SHOWN: usize = 10;
+/// Maximum number of jobs that are read for a preview with several conditions: a person waits for
+/// it. With one condition, every job that is read counts.
+const LOOK: i64 = 20_000;
 
 /// The jobs that a filter matches.
 #[derive(Debug)]
 pub struct PreviewedJobs {
     /// Their number.
     pub count: CappedCount,
-    /// Whether the access path has more jobs than were read.
+    /// Whether the access path has more jobs than were read: with one condition 10,000, with several
+    /// 20,000.
     pub is_partial: bool,
     /// The oldest, at most ten.
     pub sample: Vec<CampaignJob>,
@@ -109,7 +113,12 @@ impl Store {
             Err(why) => return Ok(Err(why)),
         };
         let client = self.client().await?;
-        let row = query_one(&client, checked.way.choose, &checked.parameters()).await?;
+        let most = if checked.is_narrowed() {
+            LOOK
+        } else {
+            CappedCount::ROWS
+        };
+        let row = query_one(&client, checked.way.choose, &checked.parameters(&most)).await?;
         let mut ids: Vec<Uuid> = row.try_get("ids")?;
         let count = CappedCount::of(i64::try_from(ids.len()).unwrap_or(i64::MAX));
         ids.truncate(usize::try_from(count.at_least()).unwrap_or(usize::MAX));
@@ -146,7 +155,7 @@ impl Store {
         };
         Ok(Ok(PreviewedJobs {
             count,
-            is_partial: row.try_get::<_, i64>("looked")? == LOOK,
+            is_partial: row.try_get::<_, i64>("looked")? == most,
             sample,
             states,
             organizations,

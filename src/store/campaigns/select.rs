@@ -245,11 +245,28 @@ impl CampaignFilter {
 }
 
 impl Checked<'_> {
+    /// Returns whether not every job of the access path matches.
+    pub(super) fn is_narrowed(&self) -> bool {
+        let filter = self.filter;
+        let given = [
+            !filter.ids.is_empty(),
+            filter.group.is_some(),
+            filter.error_code.is_some(),
+            filter.cause.is_some(),
+            filter.state.is_some(),
+            filter.organization.is_some(),
+            filter.pipeline.is_some(),
+            filter.source.is_some(),
+            filter.accepted_since.is_some(),
+        ];
+        given.into_iter().filter(|is_given| *is_given).count() > 1
+    }
+
     /// Returns `$1` to `$11`.
-    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(super) fn parameters<'p>(&'p self, most: &'p i64) -> Vec<&'p (dyn ToSql + Sync)> {
         let filter = self.filter;
         vec![
-            &LOOK,
+            most,
             &filter.organization,
             &filter.pipeline,
             &filter.source,

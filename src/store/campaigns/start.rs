@@ -155,7 +155,7 @@ async fn snapshot(
         &STARTS_AFTER,
     ];
     let campaign: i64 = query_one(tx, INSERT, &parameters).await?.try_get("id")?;
-    let mut parameters = checked.parameters();
+    let mut parameters = checked.parameters(&LOOK);
     parameters.push(&campaign);
     let row = query_one(tx, checked.way.insert, &parameters).await?;
     let jobs: i64 = row.try_get("jobs")?;

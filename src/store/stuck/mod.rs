@@ -5,6 +5,10 @@
 mod codes;
 mod predicates;
 
+use std::sync::OnceLock;
+
+use futures_util::StreamExt;
+use futures_util::stream;
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -23,6 +27,9 @@ pub use codes::{StuckCode, UnknownCode};
 pub(super) use predicates::{
     HELD, NO_CONSUMERS, NO_PROGRESS, NOT_WOKEN, OF_CODE, OWNER_DEAD, PARKED, RETRYING_LONG, WAITING,
 };
+
+/// The number of codes that are read at once.
+const AT_ONCE: usize = 2;
 
 /// The jobs of one code.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -120,25 +127,24 @@ impl Store {
     /// Returns a row for each code, in the order of [`StuckCode::ALL`]. A row that could not be
     /// read carries the error. Once there is no connection, the rest is not tried.
     pub async fn stuck(&self, lanes: &PipelineLanes) -> Vec<StuckRow> {
-        let mut rows = Vec::with_capacity(StuckCode::ALL.len());
-        let mut away: Option<String> = None;
-        for code in StuckCode::ALL {
-            let row = match &away {
-                Some(why) => StuckRow::failed(*code, why.clone()),
-                None => match self.stuck_code(*code, lanes).await {
-                    Ok(row) => row,
-                    Err(error) => {
-                        let why = fault::chain(&error);
-                        if matches!(error, StoreError::Pool(_)) {
-                            away = Some(why.clone());
-                        }
-                        StuckRow::failed(*code, why)
-                    }
-                },
-            };
-            rows.push(row);
-        }
-        rows
+        let away = OnceLock::new();
+        let row = async |code: &StuckCode| {
+            if let Some(why) = away.get() {
+                return StuckRow::failed(*code, String::clone(why));
+            }
+            self.stuck_code(*code, lanes).await.unwrap_or_else(|error| {
+                let why = fault::chain(&error);
+                if matches!(error, StoreError::Pool(_)) {
+                    away.get_or_init(|| why.clone());
+                }
+                StuckRow::failed(*code, why)
+            })
+        };
+        stream::iter(StuckCode::ALL)
+            .map(row)
+            .buffered(AT_ONCE)
+            .collect()
+            .await
     }
 
     /// Returns the jobs of one code.

@@ -9,12 +9,12 @@ mod dump;
 mod job_cases;
 mod letter_cases;
 mod plan;
-mod tables;
 
 use std::collections::BTreeSet;
 
 use deadpool_postgres::Client;
 use dispatch_worker::config;
+use dispatch_worker::devkit::many_rows;
 use dispatch_worker::store::{BEHIND_COMMANDS, IN_LOOPS};
 use tokio_postgres::SimpleQueryMessage;
 
@@ -47,10 +47,7 @@ fn every_statement_has_a_case_and_every_case_a_statement() {
 async fn statements_read_rows_in_proportion_to_what_they_return() {
     let database = TestDatabase::new().await;
     let scale = config::test_scale().unwrap_or(1);
-    tables::name_places(&database, scale).await;
-    tables::fill(&database, scale).await;
-    // As autovacuum leaves the tables.
-    tables::at_leisure(&database, "VACUUM ANALYZE").await;
+    filled(&database, scale).await;
     let client = database.pool.get().await.expect("a connection");
     let mut wrong = Vec::new();
     for case in cases() {
@@ -77,7 +74,9 @@ async fn statements_read_rows_in_proportion_to_what_they_return() {
 #[tokio::test]
 async fn statements_planned_while_the_tables_were_empty_read_no_more_rows() {
     let database = TestDatabase::new().await;
-    tables::name_places(&database, 1).await;
+    many_rows::name_places(&database.url, 1)
+        .await
+        .expect("functions");
     let client = database.pool.get().await.expect("a connection");
     client
         .batch_execute("SET plan_cache_mode = force_generic_plan")
@@ -94,7 +93,7 @@ async fn statements_planned_while_the_tables_were_empty_read_no_more_rows() {
             .await
             .unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
     }
-    tables::fill(&database, 1).await;
+    many_rows::fill(&database.url, 1).await.expect("rows");
     let mut wrong = Vec::new();
     for (number, case) in kept() {
         let broken = broken(
@@ -107,6 +106,13 @@ async fn statements_planned_while_the_tables_were_empty_read_no_more_rows() {
         wrong.extend(broken.map(|why| format!("{} {why}", case.statement)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+async fn filled(database: &TestDatabase, scale: u32) {
+    let url = &database.url;
+    many_rows::name_places(url, scale).await.expect("functions");
+    many_rows::fill(url, scale).await.expect("rows");
+    many_rows::vacuum(url).await.expect("statistics");
 }
 
 fn sql_of(case: &Case) -> &'static str {

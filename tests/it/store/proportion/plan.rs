@@ -14,6 +14,9 @@ const LARGE: [&str; 8] = [
     "campaign_items",
 ];
 
+/// Tables whose partitions are never read whole either; a plan names the partition.
+const PARTITIONED: [&str; 3] = ["checkpoints", "attempts", "effects"];
+
 /// A statement as it was executed.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -46,7 +49,8 @@ pub(super) fn read(explained: &str) -> Plan {
 fn add(plan: &mut Plan, node: &Value) {
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let table = node["Relation Name"].as_str().unwrap_or_default();
-    if kind == "Seq Scan" && LARGE.contains(&table) {
+    let is_large = LARGE.contains(&table) || PARTITIONED.iter().any(|one| table.starts_with(one));
+    if kind == "Seq Scan" && is_large {
         plan.whole_tables.push(table.to_owned());
     }
     if kind == "Bitmap Index Scan" || (kind.ends_with("Scan") && !table.is_empty()) {

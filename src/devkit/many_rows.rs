@@ -1,9 +1,11 @@
-//! Tables as after a bad week: a backlog, jobs that wait for one cause and for many, parked jobs,
-//! old holds, dead replicas.
+//! Tables as after a bad week, for the tests of statements and the benchmarks of pages: a backlog,
+//! jobs that wait for one cause and for many, parked jobs, old holds, dead replicas. At scale 16
+//! there are a million jobs with ten checkpoints each.
 
-use dispatch_worker::store;
+use anyhow::Context;
+use secrecy::SecretString;
 
-use crate::support::TestDatabase;
+use crate::store;
 
 /// Organizations, each with at least one due job.
 const ORGANIZATIONS: u32 = 3_000;
@@ -12,7 +14,7 @@ const HOLDS: u32 = 2_000;
 
 /// Inserts jobs by number; 1 is the oldest. From the oldest on, they are parked, held, parents of
 /// follow-ups, overdue, running and succeeded; the newest wait for an identity or are due.
-const FILL: &str = "
+const FILL: &str = r#"
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
     INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, parent_id, owner, wait_reason,
@@ -38,7 +40,9 @@ const FILL: &str = "
             WHEN n > {done_to} AND n <= {waiting_to} THEN 'reauthentication' END AS reason) k;
     INSERT INTO job_keys (source, dedupe_key, job_id, digest) SELECT source, dedupe_key, id, sha256(id::text::bytea) FROM jobs;
     INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
-        SELECT id, 1, 'check_account', 1, '{}', 1, 1, 1, now() FROM jobs ORDER BY id LIMIT 20000;
+        SELECT id, 1, stages.name, 1, json_build_object('work_item_ids', json_build_array(k)), k, 1, 1, now() - (11 - k) * interval '20 milliseconds'
+        FROM jobs, unnest({names}) WITH ORDINALITY AS stages (name, k)
+        WHERE k <= {stages};
     INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
         SELECT id, 1, 'send_follow_ups', 1, 'retried', 'code', 'message', 1, 1, 1 FROM jobs ORDER BY id LIMIT 20000;
     UPDATE attempts SET fingerprint = 'f-1', at = now() - interval '570 seconds'
@@ -59,7 +63,13 @@ const FILL: &str = "
     INSERT INTO announcements (job_id, routing_key, body, publish_after)
         SELECT job(20000 - n), 'job.succeeded', '{}', now() FROM generate_series(0, 19999) n;
     INSERT INTO samples (at, replica, data)
-        SELECT now() - n * interval '15 seconds', 1, '{}' FROM generate_series(1, 20000) n;
+        SELECT now() - n / {replicas} * interval '15 seconds', 1 + n % {replicas}, json_build_object('version', '1', 'ready', true,
+            'not_ready', '[]'::json, 'gauges', json_build_object('dispatch_permits_used{lane="dispatch"}', n % 32),
+            'counters', (SELECT json_object_agg('dispatch_jobs_total{pipeline="dispatch",state="' || state || '"}', 1000000 - n)
+                FROM unnest(ARRAY['accepted', 'succeeded', 'cancelled', 'parked', 'retried']) state),
+            'stages', (SELECT json_object_agg('dispatch/' || name, ARRAY(SELECT 1000000 - n + k FROM generate_series(1, 15) k))
+                FROM unnest({names}) name))
+        FROM generate_series(1, 20000) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
         SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
     INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, source, replay_wanted_at,
@@ -81,7 +91,11 @@ const FILL: &str = "
         FROM generate_series(1, 500) n;
     INSERT INTO campaign_items (campaign, n, job_id, state, stage, acted_at)
         SELECT c, n, job(n), CASE WHEN n <= 1000 THEN 'acted' ELSE 'open' END, 'send_follow_ups', now() - interval '2 minutes'
-        FROM unnest(ARRAY[1, 200]) c, generate_series(1, 20000) n";
+        FROM unnest(ARRAY[1, 200]) c, generate_series(1, 20000) n"#;
+
+/// The stages of a job, as an array of SQL.
+const STAGES: &str = "ARRAY['check_account', 'fetch_states', 'retrieve_user', 'get_accounts', 'search_issues', 'handle_events',
+    'process_work_items', 'sync_assignees', 'update_assignments', 'send_follow_ups']";
 
 /// Functions by which cases name jobs and holds.
 const NAMES: &str = "
@@ -95,7 +109,7 @@ const NAMES: &str = "
         SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
 
 /// Returns the number of the last job of each kind, and the numbers of other rows.
-fn places(scale: u32) -> [(&'static str, u32); 12] {
+fn places(scale: u32) -> [(&'static str, u32); 14] {
     let (jobs, due, waiting, parked, parents) = (
         62_500 * scale,
         12_500 * scale,
@@ -109,6 +123,8 @@ fn places(scale: u32) -> [(&'static str, u32); 12] {
         ("organizations", ORGANIZATIONS),
         ("holds", HOLDS),
         ("scale", scale),
+        ("stages", scale.min(10)),
+        ("replicas", scale.min(8)),
         ("jobs", jobs),
         ("family", 8_000),
         ("parked_to", parked),
@@ -121,32 +137,47 @@ fn places(scale: u32) -> [(&'static str, u32); 12] {
     ]
 }
 
-/// Creates the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the
-/// newest parked one.
-pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
-    for (name, number) in places(scale) {
-        database.rows(&format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}'")).await;
-    }
-    database.rows(NAMES).await;
+/// Creates the functions by which statements name jobs: `job(1)` is the oldest, `job(parked_to())`
+/// the newest parked one.
+///
+/// # Errors
+/// Postgres does not answer or refuses; they exist already.
+pub async fn name_places(url: &SecretString, scale: u32) -> anyhow::Result<()> {
+    let functions: String = places(scale)
+        .iter()
+        .map(|(name, number)| {
+            format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}';")
+        })
+        .collect();
+    at_leisure(url, &(functions + NAMES)).await
 }
 
-/// Fills the tables: 62,500 jobs at scale 1.
-pub(super) async fn fill(database: &TestDatabase, scale: u32) {
+/// Fills the empty tables of a migrated database: 62,500 jobs at scale 1. Needs [`name_places`].
+///
+/// # Errors
+/// Postgres does not answer or refuses.
+pub async fn fill(url: &SecretString, scale: u32) -> anyhow::Result<()> {
     let filled = |sql: String, (name, number): &(&str, u32)| {
         sql.replace(&format!("{{{name}}}"), &number.to_string())
     };
-    at_leisure(
-        database,
-        &places(scale).iter().fold(FILL.to_owned(), filled),
-    )
-    .await;
+    let sql = places(scale).iter().fold(FILL.to_owned(), filled);
+    at_leisure(url, &sql.replace("{names}", STAGES)).await
 }
 
-/// Runs a statement without the time limit of pooled connections: a million rows take longer.
-pub(super) async fn at_leisure(database: &TestDatabase, sql: &str) {
-    let (client, connection) = store::connect(&database.url).await.expect("a connection");
-    tokio::select! {
-        done = client.batch_execute(sql) => done.unwrap_or_else(|error| panic!("{error:?}: {sql}")),
-        ended = connection => panic!("the connection has ended: {ended:?}"),
-    }
+/// Leaves the tables as autovacuum does.
+///
+/// # Errors
+/// Postgres does not answer or refuses.
+pub async fn vacuum(url: &SecretString) -> anyhow::Result<()> {
+    at_leisure(url, "VACUUM ANALYZE").await
+}
+
+/// Runs statements without the time limit of pooled connections: a million rows take longer.
+async fn at_leisure(url: &SecretString, sql: &str) -> anyhow::Result<()> {
+    let (client, connection) = store::connect(url).await?;
+    // The connection ends when its client is dropped.
+    let run = async move { client.batch_execute(sql).await };
+    tokio::join!(run, connection)
+        .0
+        .context("Postgres did not fill the tables")
 }
