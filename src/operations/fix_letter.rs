@@ -13,7 +13,8 @@ use crate::job::JobId;
 use crate::message::{AboutJob, Intake, Named, Refusal, SCHEMA, Sender, decode_intake, read_body};
 use crate::secrets::Keyring;
 use crate::store::{
-    Action, Actor, AuditedChange, DeadLetter, FixedLetter, Store, StoreError, fix_letter,
+    Action, Actor, AuditedChange, DeadLetter, FixedLetter, NotReplayable, Store, StoreError,
+    fix_letter,
 };
 
 /// A correction of a dead letter.
@@ -147,6 +148,10 @@ async fn checked(
 
 /// Returns why an open letter cannot be corrected.
 fn obstacle(letter: &DeadLetter) -> Option<String> {
+    // A worker needs the headers too, and a correction is compared with the original.
+    if let Some(why) = &letter.sealed {
+        return Some(NotReplayable::Sealed(why.clone()).to_string());
+    }
     let key = letter.row.routing_key.as_str();
     if key != KEY_JOB {
         return Some(format!(

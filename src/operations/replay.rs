@@ -10,7 +10,7 @@ use crate::crash_point;
 use crate::fault::chain;
 use crate::message::{REPLAY, proof_of_replay};
 use crate::secrets::Keyring;
-use crate::store::{Action, Actor, Replay, Resolution, Store, StoreError};
+use crate::store::{Action, Actor, Replay, Resolution, Store};
 
 /// What a replay needs.
 #[derive(Clone, Copy)]
@@ -70,15 +70,10 @@ pub async fn replay_wanted(replayer: Replayer<'_>) -> Result<Replayed, Operation
     let Some(wanted) = store.take_wanted_replay().await? else {
         return Ok(Replayed::Nothing);
     };
-    let letter = match store.replay(keyring, wanted.id).await {
-        Ok(letter) => letter.map_err(|why| why.to_string()),
-        // No further try opens what this keyring cannot open.
-        Err(StoreError::Secret(why)) => Err(why.to_string()),
-        Err(error) => return Err(error.into()),
-    };
-    let letter = match letter {
+    let letter = match store.replay(keyring, wanted.id).await? {
         Ok(letter) => letter,
         Err(why) => {
+            let why = why.to_string();
             store.give_up_wanted_replay(wanted.id, &why).await?;
             return Ok(Replayed::Failed(wanted.id, why));
         }

@@ -2,8 +2,9 @@
 
 use deadpool_postgres::GenericClient;
 use secrecy::{SecretSlice, SecretString};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
 use super::error::StoreError;
@@ -135,10 +136,15 @@ pub struct DeadLetter {
     /// As received.
     #[serde(skip)]
     pub correlation_id: Option<String>,
-    /// The opened body, shown only on an audited request; `None` if it was not stored.
+    /// Why the keyring does not open body and headers, and what to do; `None` if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// The opened body, shown only on an audited request; `None` if it was not stored or is
+    /// [sealed](Self::sealed).
     #[serde(skip)]
     pub body: Option<SecretSlice<u8>>,
-    /// All headers as received, opened, as a JSON object; shown only on an audited request.
+    /// All headers as received, opened, as a JSON object; shown only on an audited request. Empty
+    /// if they are [sealed](Self::sealed).
     #[serde(skip)]
     pub all_headers: SecretString,
 }
@@ -308,7 +314,7 @@ impl Store {
             .collect()
     }
 
-    /// Returns one dead letter, opened.
+    /// Returns one dead letter, opened if the keyring opens it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -320,11 +326,11 @@ impl Store {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else {
             return Ok(None);
         };
-        let sealed: Option<String> = row.try_get("sealed_body")?;
-        let body = sealed
-            .map(|sealed| keyring.open(place(&id.to_string()), &sealed))
-            .transpose()?;
-        let all_headers = headers::received(keyring, &id.to_string(), &row)?;
+        let (sealed, body, all_headers) = match opened(keyring, id, &row) {
+            Ok((body, headers)) => (None, body, headers),
+            Err(StoreError::Secret(why)) => (Some(why.to_string()), None, json!({})),
+            Err(error) => return Err(error),
+        };
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
         Ok(Some(DeadLetter {
@@ -336,10 +342,19 @@ impl Store {
             app_id: row.try_get("app_id")?,
             reply_to: row.try_get("reply_to")?,
             correlation_id: row.try_get("correlation_id")?,
+            sealed,
             body: body.map(SecretSlice::from),
             all_headers: SecretString::from(all_headers.to_string()),
         }))
     }
+}
+
+/// Opens the body, if it was stored, and the headers.
+fn opened(keyring: &Keyring, id: i64, row: &Row) -> Result<(Option<Vec<u8>>, Value), StoreError> {
+    let id = id.to_string();
+    let sealed: Option<String> = row.try_get("sealed_body")?;
+    let body = sealed.map(|sealed| keyring.open(place(&id), &sealed));
+    Ok((body.transpose()?, headers::received(keyring, &id, row)?))
 }
 
 async fn announce<C: GenericClient>(
@@ -386,7 +401,7 @@ pub(super) const fn place(row: &str) -> Place<'_> {
     }
 }
 
-pub(super) fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
+pub(super) fn row_of(row: &Row) -> Result<DeadLetterRow, StoreError> {
     Ok(DeadLetterRow {
         id: row.try_get("id")?,
         code: row.try_get("code")?,

@@ -82,6 +82,9 @@ pub enum NotReplayable {
          were over quota; use its source and dedupe_key to have it published again"
     )]
     NotKept(i64),
+    /// The keyring does not open the stored body or headers.
+    #[error("it cannot be opened: {0}")]
+    Sealed(String),
     /// The hash of the stored bytes is not that of the received ones.
     #[error("its stored bytes do not have the SHA-256 of the received body")]
     Damaged,
@@ -131,14 +134,25 @@ impl DeadLetter {
         })
     }
 
+    /// Returns what is stored of the body. It may contain secrets.
+    ///
+    /// # Errors
+    /// [`NotReplayable::Sealed`], [`NotReplayable::NotKept`].
+    pub fn kept_body(&self) -> Result<&SecretSlice<u8>, NotReplayable> {
+        if let Some(why) = &self.sealed {
+            return Err(NotReplayable::Sealed(why.clone()));
+        }
+        let bytes = self.row.body_bytes;
+        self.body.as_ref().ok_or(NotReplayable::NotKept(bytes))
+    }
+
     /// Returns the body if all of it is stored. It may contain secrets.
     ///
     /// # Errors
     /// [`NotReplayable`].
     pub fn whole_body(&self) -> Result<&[u8], NotReplayable> {
         let bytes = self.row.body_bytes;
-        let body = self.body.as_ref().ok_or(NotReplayable::NotKept(bytes))?;
-        let body = body.expose_secret();
+        let body = self.kept_body()?.expose_secret();
         if i64::try_from(body.len()) != Ok(bytes) {
             let kept = body.len();
             return Err(NotReplayable::Cut { kept, bytes });

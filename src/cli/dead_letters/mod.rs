@@ -123,10 +123,7 @@ impl Show {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let body = letter.body.as_ref().context(
-            "expected a dead letter with its body, got one whose body was not kept because its producer exceeded the quota of \
-             dead letters; use its size and SHA-256, which are shown without --raw",
-        )?;
+        let body = letter.kept_body()?;
         operations::show_raw(&store, &operator(self.reason), self.id).await?;
         let body = String::from_utf8_lossy(body.expose_secret());
         let (body, headers) = (body.as_ref(), letter.all_headers.expose_secret());
@@ -184,6 +181,7 @@ fn page(output: Output, letter: &DeadLetter) -> String {
         ("key", or_dash(row.dedupe_key.as_deref())),
         ("message id", or_dash(row.message_id.as_deref())),
         ("routing key", plain(&row.routing_key)),
+        ("cannot be opened", or_dash(letter.sealed.as_deref())),
         ("headers", plain(&letter.headers.to_string())),
         ("bytes", row.body_bytes.to_string()),
         ("sha256", letter.body_sha256.clone()),

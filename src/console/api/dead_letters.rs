@@ -129,9 +129,12 @@ pub(in crate::console) struct LetterView {
     pub(in crate::console) content_type: Option<String>,
     /// As received.
     pub(in crate::console) content_encoding: Option<String>,
+    /// Why the console's keyring does not open the letter, and what to do; `None` if it does.
+    pub(in crate::console) sealed: Option<String>,
     /// The form of the body.
     pub(in crate::console) form: BodyForm,
-    /// The body without what may name a person or is secret; `None` if it is not JSON.
+    /// The body without what may name a person or is secret; `None` if it is not JSON or cannot be
+    /// opened.
     pub(in crate::console) body: Option<Value>,
     /// The path of the field at fault: in today's refusal, otherwise in the one that was stored.
     pub(in crate::console) at_fault: Option<String>,
@@ -153,6 +156,8 @@ pub(in crate::console) enum BodyForm {
     Bytes,
     /// It was not stored.
     None,
+    /// The keyring does not open it; `sealed` says why and what to do.
+    Sealed,
 }
 
 /// A dead letter as it was received.
@@ -218,6 +223,7 @@ pub(in crate::console) async fn read_letter(call: &Call) -> Result<LetterView, P
         body_sha256: letter.body_sha256,
         content_type: letter.content_type,
         content_encoding: letter.content_encoding,
+        sealed: letter.sealed,
         form,
         body,
         acceptance,
@@ -232,6 +238,9 @@ async fn letter(call: &Call) -> Result<DeadLetter, Problem> {
 }
 
 fn shown(letter: &DeadLetter, mask: impl Fn(&Value) -> Value) -> (BodyForm, Option<Value>) {
+    if letter.sealed.is_some() {
+        return (BodyForm::Sealed, None);
+    }
     let Some(body) = &letter.body else {
         return (BodyForm::None, None);
     };
@@ -316,7 +325,7 @@ pub(in crate::console) async fn fix(call: &Call, fix: &Fix) -> Result<Fixed, Pro
 /// Returns the letter of the path as it was received. The audit row is committed first.
 ///
 /// # Errors
-/// `not_found`; `not_possible` if the body was not stored.
+/// `not_found`; `not_possible` if the body was not stored or cannot be opened.
 pub(in crate::console) async fn unmask(call: &Call) -> Result<UnmaskedLetter, Problem> {
     let Reason { reason } = call.input()?;
     let mut actor = call.actor(&reason)?;
@@ -325,10 +334,8 @@ pub(in crate::console) async fn unmask(call: &Call) -> Result<UnmaskedLetter, Pr
         request.key = None;
     }
     let letter = letter(call).await?;
-    let Some(body) = &letter.body else {
-        let why = NotReplayable::NotKept(letter.row.body_bytes);
-        return Err(Problem::not_possible(why.to_string()));
-    };
+    let body = letter.kept_body();
+    let body = body.map_err(|why| Problem::not_possible(why.to_string()))?;
     operations::show_raw(call.acts(), &actor, letter.row.id).await?;
     let body = body.expose_secret();
     let headers = serde_json::from_str(letter.all_headers.expose_secret());

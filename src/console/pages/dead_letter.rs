@@ -37,7 +37,7 @@ pub(in crate::console) async fn show(call: Call) -> Result<Response, Problem> {
         @if view.row.resolved_at.is_none() { (actions(&call, &frame, &view)) }
         h2 { "Body" }
         (body(&view))
-        @if may(&call, Action::ShowRawDeadLetter) && view.form != BodyForm::None {
+        @if may(&call, Action::ShowRawDeadLetter) && ![BodyForm::None, BodyForm::Sealed].contains(&view.form) {
             h3 { "As it was received" }
             p.hint { "Body and headers may contain secrets and personal data. The audit log records who looks at them." }
             (frame.form(&format!("/dead-letters/{}/unmask", view.row.id), "Unmask", &html! {}))
@@ -128,7 +128,7 @@ fn actions(call: &Call, frame: &Frame<'_>, view: &LetterView) -> Markup {
             p.hint { "A worker publishes the message again as it was received. If it is refused again, it becomes a new dead letter." }
             (frame.form(&path("replay"), "Replay", &none))
         }
-        @if may(call, Action::FixDeadLetter) { (correction(frame, &path("fix"), "")) }
+        @if view.form != BodyForm::Sealed && may(call, Action::FixDeadLetter) { (correction(frame, &path("fix"), "")) }
         @if may(call, Action::DiscardDeadLetter) {
             h3 { "Discard" }
             p.hint { "The letter can no longer be replayed, and is deleted later." }
@@ -159,6 +159,7 @@ fn body(view: &LetterView) -> Markup {
                 (tree(body, view.at_fault.as_deref()))
             }
             (None, BodyForm::None) => p { "It was not stored, because the dead letters of its producer were over quota." },
+            (None, BodyForm::Sealed) => p.problem { "It cannot be opened: " (view.sealed.as_deref().unwrap_or_default()) ". Then start the console and the workers again." },
             (None, BodyForm::Bytes) => p { "It is not UTF-8." },
             (None, _) => p { "It is text that is not JSON." },
         }

@@ -3,6 +3,7 @@
 
 use dispatch_worker::broker::{INTAKE_QUEUE, KEY_JOB, WAKE, topology};
 use dispatch_worker::job::JobState;
+use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::NewDeadLetter;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -124,6 +125,45 @@ async fn is_previewed(bench: &Bench, id: i64, right: &Value) {
     ];
     let listed = world.dispatch(&line).said().await;
     assert!(listed.stdout.contains("search.limit"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_letter_that_the_keyring_does_not_open_says_which_key_is_missing() {
+    let bench = Bench::new().await;
+    let setting = Keyring::fresh_setting();
+    let lost = setting.expose_secret().replace("k1:", "lost:");
+    let lost = Keyring::parse(&lost.into()).unwrap();
+    let store = bench.world.store();
+    let body = message("sealed").to_string();
+    let kept = store.keep_dead_letter(&lost, &dead_letter(&body)).await;
+    let id = kept.unwrap();
+    let page = bench.page(&bench.admin, id).await;
+    for part in ["sealed with key `lost`", "DISPATCH_KEYRING", "/discard"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    for verb in ["replay", "fix", "unmask"] {
+        let form = format!("action=\"/dead-letters/{id}/{verb}\"");
+        assert!(!page.contains(&form), "{verb}: {page}");
+    }
+    let view = bench.view(id).await;
+    assert_eq!(
+        (&view["form"], &view["body"]),
+        (&json!("sealed"), &Value::Null)
+    );
+    let reason = json!({"reason": "drill"});
+    let fix = json!({"body": body, "reason": "drill"});
+    for (verb, input) in [("replay", &reason), ("fix", &fix), ("unmask", &reason)] {
+        let (status, problem) = bench.post(&bench.admin, id, verb, input).await;
+        assert_eq!(status, 409, "{verb}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("sealed with key `lost`"), "{detail}");
+    }
+    let number = id.to_string();
+    let shown = bench.world.dispatch(&["dead-letters", "show", &number]);
+    let shown = shown.said().await;
+    assert!(shown.stdout.contains("sealed with key `lost`"), "{shown:?}");
+    let (status, _) = bench.post(&bench.admin, id, "discard", &reason).await;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]
