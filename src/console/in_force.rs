@@ -12,9 +12,9 @@ use crate::store::{ControlRow, EndedReplica, FleetReplica};
 /// A line of the bar.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct InForce {
-    /// A sentence that names no organization and no person.
+    /// A sentence that names no organization, no person and no host.
     pub(super) text: String,
-    /// Who did it and why.
+    /// Who did it and why, or which worker ended last; for those who see every organization.
     pub(super) detail: Option<String>,
     /// The page where it is ended, or explained.
     pub(super) path: &'static str,
@@ -53,7 +53,10 @@ pub(super) fn lines(
 ) -> Vec<InForce> {
     let mut lines = Vec::new();
     match fleet {
-        Some([]) => lines.push(of_fleet(standing::no_worker(ended, now))),
+        Some([]) => lines.push(InForce {
+            detail: Some(standing::last_worker(ended, now)),
+            ..of_fleet(standing::no_worker(None))
+        }),
         Some(fleet) => {
             lines.extend(standing::rabbitmq_away(fleet).map(of_fleet));
             let versions = standing::versions(fleet).map(|versions| {
@@ -130,9 +133,9 @@ fn kill_switches(controls: &[ControlRow]) -> Option<InForce> {
 mod tests {
     use time::Duration;
 
-    use super::super::standing::tests::{NOW, replica};
+    use super::super::standing::tests::{NOW, ended, replica};
     use super::*;
-    use crate::store::CappedCount;
+    use crate::store::{CappedCount, ReplicaEnd};
 
     fn control(kind: &str) -> ControlRow {
         ControlRow {
@@ -173,6 +176,15 @@ mod tests {
         assert_eq!(texts[1], "Workers of 2 versions run: 1, 2.");
         assert_eq!(texts[2], "Everything is paused until 12:09 UTC.");
         assert!(texts[3].starts_with("2 kill switches are in force. Of them, this version"));
+    }
+
+    #[test]
+    fn the_host_of_the_last_worker_is_a_detail() {
+        let lines = lines(Some(&[]), Some(&[]), &[ended(ReplicaEnd::TakenOver)], NOW);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].text, standing::no_worker(None));
+        let detail = lines[0].detail.as_deref().unwrap();
+        assert!(detail.contains("on h, died"), "{detail}");
     }
 
     #[test]

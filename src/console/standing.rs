@@ -16,14 +16,21 @@ pub(super) const fn how_it_ended(how: ReplicaEnd) -> &'static str {
     }
 }
 
-/// Returns the sentence about the absence of workers. `ended` are those that have ended, the last
-/// first.
-pub(super) fn no_worker(ended: &[EndedReplica], now: OffsetDateTime) -> String {
-    let last = ended.first().map_or_else(
-        || " None has ended within a day.".to_owned(),
+/// Returns the sentence about the absence of workers, with the one about the last worker if it is
+/// given.
+pub(super) fn no_worker(last: Option<&str>) -> String {
+    let last = last.map_or_else(String::new, |last| format!(" {last}"));
+    format!("No worker runs.{last} Accepted jobs are safe; nothing moves until a worker starts.")
+}
+
+/// Returns the sentence about the worker that ended last, with its host. `ended` are those that
+/// have ended, the last first.
+pub(super) fn last_worker(ended: &[EndedReplica], now: OffsetDateTime) -> String {
+    ended.first().map_or_else(
+        || "None has ended within a day.".to_owned(),
         |last| {
             format!(
-                " The last one, replica {} of version {} on {}, {}, {} ago.",
+                "The last one, replica {} of version {} on {}, {}, {} ago.",
                 last.id,
                 last.version,
                 last.host,
@@ -31,8 +38,7 @@ pub(super) fn no_worker(ended: &[EndedReplica], now: OffsetDateTime) -> String {
                 span((now - last.ended_at).whole_seconds())
             )
         },
-    );
-    format!("No worker runs.{last} Accepted jobs are safe; nothing moves until a worker starts.")
+    )
 }
 
 /// Returns the sentence about RabbitMQ, if a worker reports that it is away.
@@ -109,11 +115,14 @@ pub(super) mod tests {
     #[test]
     fn without_a_worker_the_last_one_and_its_end_are_named() {
         assert_eq!(
-            no_worker(&[ended(ReplicaEnd::LeaseExpired)], NOW),
-            "No worker runs. The last one, replica 7 of version 0.1.0 on h, died, and its jobs wait for a worker, 3 min 5 s ago. \
-             Accepted jobs are safe; nothing moves until a worker starts."
+            last_worker(&[ended(ReplicaEnd::LeaseExpired)], NOW),
+            "The last one, replica 7 of version 0.1.0 on h, died, and its jobs wait for a worker, 3 min 5 s ago."
         );
-        assert!(no_worker(&[], NOW).contains("None has ended within a day."));
+        assert_eq!(last_worker(&[], NOW), "None has ended within a day.");
+        assert_eq!(
+            no_worker(Some("It ended.")),
+            "No worker runs. It ended. Accepted jobs are safe; nothing moves until a worker starts."
+        );
     }
 
     #[test]

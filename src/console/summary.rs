@@ -111,7 +111,8 @@ impl Facts<'_> {
         let mut findings = Vec::new();
         let (fleet, controls) = (self.fleet, self.controls.unwrap_or_default());
         if let Some([]) = fleet {
-            let text = standing::no_worker(self.ended.unwrap_or_default(), self.now);
+            let last = standing::last_worker(self.ended.unwrap_or_default(), self.now);
+            let text = standing::no_worker(Some(&last));
             let clause = text.trim_end_matches('.');
             findings.push(Finding::new(Cause::Infrastructure, clause));
         }

@@ -54,7 +54,8 @@ async fn the_fleet_shows_a_worker_its_drain_and_how_the_last_one_ended() {
     let empty = console.json(&token, "/").await;
     assert_eq!(empty["summary"]["cause"], "infrastructure");
     let bar = page(&console, &token, "/jobs").await;
-    assert!(bar.contains("No worker runs. None has ended within a day."));
+    assert!(bar.contains("No worker runs. Accepted jobs are safe"));
+    assert!(bar.contains("None has ended within a day."));
 
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
@@ -116,7 +117,26 @@ async fn the_fleet_shows_a_worker_its_drain_and_how_the_last_one_ended() {
     )
     .await;
 
+    hosts_are_for_those_who_see_all(&world, &console, &token, &replica["host"]).await;
     drain(&world, &console, &token, &replica["id"]).await;
+}
+
+/// Compares the bar of a limited token with that of one which sees every organization.
+async fn hosts_are_for_those_who_see_all(
+    world: &TestWorld,
+    console: &ConsoleProcess,
+    token: &str,
+    host: &Value,
+) {
+    let host = format!(" on {}, died", host.as_str().expect("a name"));
+    let limited = world.token(Role::Viewer, "bob", &["acme"]).await;
+    let bar = page(console, token, "/jobs").await;
+    assert!(bar.contains(&host), "{bar}");
+    let bar = page(console, &limited, "/jobs").await;
+    assert!(
+        bar.contains("No worker runs.") && !bar.contains(&host),
+        "{bar}"
+    );
 }
 
 /// Drains a second worker, which has taken over from a dead one.
