@@ -34,7 +34,7 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         status,
         pages::overview::page
     ),
-    reads!("stuck", "/stuck", "Returns what does not move, why, and what to do", ["code": "one of the stuck codes"], Vec<StuckRow>, stuck, pages::overview::stuck),
+    reads!("stuck", "/stuck", "Returns what does not move, why, and what to do", ["code": "one of the stuck codes"], Vec<StuckRow>, stuck, pages::stuck::page),
     reads!("audit", "/audit", "Returns who did what, the newest first", [
         "job": "about this job", "who": "by this actor", "action": "with this word", "since": "at this time or later, RFC 3339",
         "before": "the cursor of the next page", "limit": "rows, 1 to 200"

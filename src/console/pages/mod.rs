@@ -21,6 +21,7 @@ mod json_tree;
 pub(super) mod kill_switch;
 pub(super) mod overview;
 mod runbook;
+pub(super) mod stuck;
 pub(super) mod unmask;
 mod waterfall;
 pub(super) mod words;

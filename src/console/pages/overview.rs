@@ -1,4 +1,4 @@
-//! The overview, what is stuck, and the audit log.
+//! The overview and the audit log.
 
 use axum::response::Response;
 use maud::{Markup, html};
@@ -9,15 +9,16 @@ use super::charts::charts;
 use super::controls::controls;
 use super::fleet::{ended, lanes, replicas};
 use super::groups::group_rows;
+use super::stuck::stuck_rows;
 use super::words::{panel, span, table, time};
 use crate::console::answer;
-use crate::console::api::overview::{Status, read_audit, read_status, read_stuck};
+use crate::console::api::overview::{Status, read_audit, read_status};
 use crate::console::call::Call;
 use crate::console::changes::Change;
 use crate::console::panels::OpenLetters;
 use crate::console::problem::Problem;
 use crate::console::summary::Cause;
-use crate::store::{FailureGroup, OpenJobs, StuckRow};
+use crate::store::{FailureGroup, OpenJobs};
 
 /// Controls on the overview.
 const CONTROLS: usize = 10;
@@ -32,7 +33,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
         p.explain #summary { (cause(status.summary.cause)) " " (status.summary.sentence) }
         section #open { h2 { "Open jobs" } (panel(status.open.get(), |open| open_jobs(open, &status))) (panel(status.dead_letters.get(), letters)) }
         section #lanes { h2 { "Lanes" } (panel(status.lanes.get(), |found| lanes(&found.lanes))) }
-        section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, now))) }
+        section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, call.who.token.role, now))) }
         section #groups { h2 { "Failures that are new, back or growing" } (panel(status.urgent_groups(), |groups| urgent(groups, &status))) }
         section #charts { h2 { "The last hour" } (panel(status.charts.get(), |found| charts(found, changes))) }
         section #changes { h2 { "What has changed within the hour" } (panel(status.changes.get(), |changes| changed(changes, now))) }
@@ -108,53 +109,6 @@ fn changed(changes: &[Change], now: OffsetDateTime) -> Markup {
         })
         .collect();
     table(&["when", "what"], &rows)
-}
-
-/// Answers `/stuck`.
-pub(in crate::console) async fn stuck(call: Call) -> Result<Response, Problem> {
-    let rows = read_stuck(&call).await?;
-    let now = call.reads().now().await?;
-    let content = html! {
-        h1 { "What does not move" }
-        (stuck_rows(&rows, now))
-    };
-    Ok(answer::page(Frame::of(&call.who).page("Stuck", &content)))
-}
-
-pub(super) fn stuck_rows(rows: &[StuckRow], now: OffsetDateTime) -> Markup {
-    if rows.is_empty() {
-        return html! { p { "Nothing is stuck." } };
-    }
-    let cells: Vec<Vec<Markup>> = rows.iter().map(|row| stuck_row(row, now)).collect();
-    table(
-        &[
-            "code",
-            "jobs",
-            "oldest",
-            "what it means",
-            "examples",
-            "what to do",
-        ],
-        &cells,
-    )
-}
-
-fn stuck_row(row: &StuckRow, now: OffsetDateTime) -> Vec<Markup> {
-    vec![
-        html! { a href=(format!("/stuck?code={}", row.code.word())) { code { (row.code.word()) } } },
-        html! {
-            @if let Some(count) = row.count { (count) }
-            @if let Some(error) = &row.error { "not counted: " (error) }
-        },
-        html! { @if let Some(oldest) = row.oldest { (time(oldest, now)) } },
-        html! { (row.sentence) " " span.hint { "Counted: " (row.predicate) } },
-        html! {
-            @for example in &row.examples {
-                a.mono href=(format!("/jobs/{}", example.id)) { (example.organization) } " "
-            }
-        },
-        html! { (row.next) },
-    ]
 }
 
 /// Answers `/audit`.

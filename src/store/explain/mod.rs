@@ -10,6 +10,7 @@ use super::claim::CRASHES;
 use super::controls::HoldRow;
 use super::count::CappedCount;
 use super::job_row::JobRow;
+use super::stuck::StuckCode;
 use crate::job::{JobState, WaitReason};
 use crate::message::outcome::counted;
 
@@ -105,10 +106,11 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
             overdue(row, &at)
         ),
         Standing::Running => format!(
-            "Running at {stage} on replica {}: {}, last progress {}.",
+            "Running at {stage} on replica {}: {}, last progress {}.{}",
             owner(row),
             attempt(row, facts),
-            at.since(row.last_progress_at)
+            at.since(row.last_progress_at),
+            no_progress(row)
         ),
         Standing::OwnerDead => format!(
             "Running at {stage}, but the lease of its owner, replica {}, has ended. The duty `takeover` of any running worker \
@@ -128,6 +130,22 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
         ),
         Standing::Done => done(row, &at),
     }
+}
+
+/// Returns what to do about a job that runs as long as [`StuckCode::NoProgress`] counts.
+fn no_progress(row: &JobRow) -> String {
+    let since = row
+        .woken_at
+        .map_or(row.due_at, |woken| woken.max(row.due_at));
+    let since = since.max(row.last_progress_at);
+    if row.now - since <= StuckCode::NoProgress.after() {
+        return String::new();
+    }
+    format!(
+        " No stage takes this long: `dispatch jobs park {id}` takes the job from the replica, then `dispatch jobs retry {id}` \
+         makes it due.",
+        id = row.id
+    )
 }
 
 fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {

@@ -101,6 +101,22 @@ fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
         explain(&row(JobState::Running), &FACTS),
         "Running at stage `fetch_states` (2 of 10) on replica 7: attempt 1 of 12, last progress 2 min 53 s ago."
     );
+    let hung = JobRow {
+        last_progress_at: datetime!(2025-03-04 13:45:00 UTC),
+        due_at: datetime!(2025-03-04 13:44:00 UTC),
+        ..row(JobState::Running)
+    };
+    let explained = explain(&hung, &FACTS);
+    assert!(
+        explained.contains("`dispatch jobs park 0195612e-9a00-7000-8000-000000000001` takes the job from the replica"),
+        "{explained}"
+    );
+    // It stood for long, and has just been claimed.
+    let claimed = JobRow {
+        woken_at: Some(datetime!(2025-03-04 14:04:56 UTC)),
+        ..hung
+    };
+    assert!(!explain(&claimed, &FACTS).contains("park"));
     let dead = JobRow {
         owner_alive: false,
         crash_count: 2,

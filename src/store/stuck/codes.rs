@@ -36,6 +36,11 @@ macro_rules! codes {
                 }
             }
 
+            /// Returns the time after which jobs are counted.
+            pub(crate) const fn after(self) -> time::Duration {
+                time::Duration::seconds(self.about().after_seconds as i64)
+            }
+
             pub(super) const fn about(self) -> About {
                 match self {
                     $(Self::$name => About {
@@ -60,8 +65,8 @@ codes! {
     NoProgress "no_progress" after 900 s:
         "A live replica runs the job and has committed nothing for 15 minutes.",
         "running with a live owner, claimed and last changed more than 15 min ago (of the first 10,000 running jobs)",
-        "dispatch jobs explain ID",
-        None;
+        "dispatch jobs park ID, then dispatch jobs retry ID",
+        Some("park");
     RetryingLong "retrying_long" after 3600 s:
         "The job has been failing and retried for an hour.",
         "ready or running, and first failed more than 1 h ago (of the oldest 1,000 failing jobs of each error code)",
@@ -75,32 +80,32 @@ codes! {
     UnknownOutcome "unknown_outcome" after 0 s:
         "A call may or may not have had its effect, and a repeat may make a duplicate.",
         "not done, with the error code unknown_outcome",
-        "dispatch jobs show ID",
-        Some("retry");
+        "dispatch jobs show ID, then dispatch jobs effect ID --effect KEY with --done or --not-done",
+        Some("effect");
     WaitingConfiguration "waiting_configuration" after 3600 s:
         "The job waits for the choice of an account, or for an account that is disabled.",
         "waiting for configuration or for a disabled installation for more than 1 h (of the first 10,000 causes)",
-        "dispatch jobs configure ID --account ACCOUNT",
+        "dispatch jobs configure ID --account ACCOUNT, or dispatch integrations enable ACCOUNT",
         Some("configure");
     WaitingReauthentication "waiting_reauthentication" after 300 s:
         "The job waits for new tokens of an identity.",
         "waiting for reauthentication for more than 5 min (of the first 10,000 causes)",
-        "dispatch identities set-tokens",
+        "dispatch identities list, then dispatch identities set-tokens",
         Some("set_tokens");
     WaitingVersion "waiting_version" after 300 s:
         "The job waits for a worker of a newer version.",
         "waiting for a version for more than 5 min (of the first 10,000 causes)",
-        "dispatch replicas",
+        "dispatch replicas, then dispatch worker of the newer version",
         None;
     Held "held" after 600 s:
         "The job waits for the end of a hold, or for a disabled destination.",
         "waiting for a hold for more than 10 min",
-        "dispatch holds release SCOPE",
+        "dispatch holds release SCOPE, or dispatch destinations enable",
         Some("release");
     NotWoken "not_woken" after 60 s:
         "The job is due and has no wake-up: all workers are busy, or none publishes.",
         "ready, without a wake-up, and due for more than 1 min (of the first 10,000 pairs of pipeline and organization)",
-        "dispatch lanes",
+        "dispatch lanes, then dispatch worker, or RabbitMQ started again",
         None;
     NoConsumers "no_consumers" after 30 s:
         "The job is due, and no live replica serves its lane.",

@@ -42,9 +42,9 @@ pub struct StuckRow {
     pub predicate: &'static str,
     /// Jobs are counted after this time in the state of the predicate.
     pub after_seconds: u32,
-    /// What to do: a command.
+    /// What to do: commands.
     pub next: &'static str,
-    /// The operation behind the command, if it is an operator's action.
+    /// The operation behind the command, if it is an action of a person.
     pub operation: Option<&'static str>,
     /// Number of jobs; `None` if it could not be read.
     #[schemars(with = "Option<i64>")]
