@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::error::StoreError;
 use super::handle::Store;
-use super::sql::{execute, query, query_one};
-use crate::job::{JobId, ReplicaId};
+use super::sql::{execute, query, query_one, query_opt};
+use crate::job::{Epoch, JobId, ReplicaId};
 
 /// Maximum number of organizations that one look visits. An organization without a due row costs
 /// one index entry.
@@ -134,7 +134,8 @@ pub(super) const STALE: &str = "
 
 const UNWAKE: &str = "
     UPDATE jobs SET woken_at = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'ready' ORDER BY id FOR UPDATE)";
+    WHERE id IN (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'ready' ORDER BY id FOR UPDATE)
+    RETURNING epoch";
 
 pub(super) const UNSTAMP_OF: &str = "
     WITH locked AS MATERIALIZED (
@@ -221,6 +222,16 @@ impl Store {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
         execute(&self.client().await?, UNWAKE, &[&ids]).await?;
         Ok(())
+    }
+
+    /// Removes the stamp of a job that is ready, as [`Store::unwake`] does. Returns its epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unwake_one(&self, job: JobId) -> Result<Option<Epoch>, StoreError> {
+        let row = query_opt(&self.client().await?, UNWAKE, &[&[job.0].as_slice()]).await?;
+        let epoch = row.map(|row| row.try_get("epoch").map(Epoch)).transpose()?;
+        Ok(epoch)
     }
 
     /// Removes a bounded number of the stamps of `replica` that are older than `age`. A duplicate

@@ -39,7 +39,7 @@ pub(super) enum Taken {
 
 /// The resources that a claimed job holds while it is in hand.
 pub(super) struct Holding {
-    _in_hand: InHand,
+    pub(super) in_hand: InHand,
     _permit: Permit,
     _share: Option<TenantShare>,
     suspect: Option<Suspect>,
@@ -149,7 +149,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Intaken::Ours(claim, announcements) => Ok(match place {
                 Some((permit, share)) => {
                     let held = Holding {
-                        _in_hand: in_hand,
+                        in_hand,
                         _permit: permit,
                         _share: Some(share),
                         suspect: None,
@@ -314,12 +314,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         share: Option<TenantShare>,
     ) -> Result<Taken, Trouble> {
         let Some(in_hand) = self.context.running.take(id) else {
-            // The job is in hand here, and may be about to be given up. Then this wake-up is the
-            // only one; without the stamp, the waker publishes another.
-            let jobs = [id];
-            self.context
-                .until_available(|| self.context.store().unwake(&jobs))
-                .await?;
+            self.context.wake_again(id).await?;
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
@@ -357,7 +352,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Ok(Taken::Ours(
             claim,
             Holding {
-                _in_hand: in_hand,
+                in_hand,
                 _permit: permit,
                 _share: share,
                 suspect: suspect.flatten(),

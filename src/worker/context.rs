@@ -1,9 +1,12 @@
 //! The parts that a worker works with, and the operations that all its modules share.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::announcer::Announcer;
@@ -11,7 +14,7 @@ use super::report;
 use super::stamps::Stamps;
 use crate::broker::{Outgoing, Publisher, WAKE};
 use crate::engine::{Product, Registry};
-use crate::job::JobId;
+use crate::job::{Epoch, JobId};
 use crate::message::WakeUp;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
@@ -67,8 +70,16 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> 
 /// orphan.
 #[derive(Debug, Default)]
 pub struct Running {
-    jobs: Mutex<HashSet<JobId>>,
+    jobs: Mutex<HashMap<JobId, Hand>>,
     suspect: AtomicBool,
+}
+
+/// What is known about a job in hand.
+#[derive(Debug, Default)]
+struct Hand {
+    /// The epoch of its claim, once it runs.
+    epoch: Option<Epoch>,
+    taken_away: CancellationToken,
 }
 
 /// The right to run the one suspect at a time. Dropping it releases it.
@@ -84,38 +95,61 @@ impl Drop for Suspect {
 pub(super) struct InHand {
     running: Arc<Running>,
     job: JobId,
+    taken_away: CancellationToken,
+}
+
+impl InHand {
+    /// Records that the job runs with a claim of this epoch.
+    pub(super) fn runs(&self, epoch: Epoch) {
+        if let Some(hand) = self.running.locked().get_mut(&self.job) {
+            hand.epoch = Some(epoch);
+        }
+    }
+
+    /// Returns a token that is cancelled when the job was taken away from its run: a person has
+    /// acted on it, so that its run can commit nothing.
+    pub(super) fn taken_away(&self) -> CancellationToken {
+        self.taken_away.clone()
+    }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.running
-            .jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.job);
+        self.running.locked().remove(&self.job);
     }
 }
 
 impl Running {
     #[must_use]
     pub fn has(&self, job: JobId) -> bool {
-        self.jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&job)
+        self.locked().contains_key(&job)
     }
 
     /// Takes a job in hand, or returns `None` where it is in hand already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
-        let new = self
-            .jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(job);
-        new.then(|| InHand {
+        let mut jobs = self.locked();
+        let Entry::Vacant(free) = jobs.entry(job) else {
+            return None;
+        };
+        let taken_away = free.insert(Hand::default()).taken_away.clone();
+        Some(InHand {
             running: Arc::clone(self),
             job,
+            taken_away,
         })
+    }
+
+    /// Ends the run of a job whose row is due with a newer epoch than that of the run.
+    fn take_away(&self, job: JobId, epoch: Epoch) {
+        let jobs = self.locked();
+        let hand = jobs.get(&job);
+        if let Some(hand) = hand.filter(|hand| hand.epoch.is_some_and(|own| own < epoch)) {
+            hand.taken_away.cancel();
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<JobId, Hand>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the right to run a suspect, or `None` while another one runs.
@@ -139,6 +173,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     #[must_use]
     pub fn store(&self) -> &Store {
         self.writer.store()
+    }
+
+    /// Takes back the stamp of a job that is in hand here. It may be about to be given up; then its
+    /// wake-up was the only one, and the waker publishes another. If a person has made it due, its
+    /// run ends, and the next wake-up finds it free.
+    pub(super) async fn wake_again(&self, job: JobId) -> Result<(), StoreError> {
+        let unwake = || self.store().unwake_one(job);
+        if let Some(epoch) = self.until_available(unwake).await? {
+            self.running.take_away(job, epoch);
+        }
+        Ok(())
     }
 
     /// Repeats a call while Postgres is unavailable, which is not a failure of the job.
@@ -231,5 +276,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
             body,
             ..Outgoing::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_ended_by_a_newer_epoch_only() {
+        let running = Arc::new(Running::default());
+        let job = JobId::fresh();
+        let in_hand = running.take(job).unwrap();
+        assert!(running.take(job).is_none());
+        let taken_away = in_hand.taken_away();
+        // It is not known yet whether the claim succeeds.
+        running.take_away(job, Epoch(9));
+        in_hand.runs(Epoch(3));
+        running.take_away(job, Epoch(3));
+        assert!(!taken_away.is_cancelled(), "it is about to be given up");
+        running.take_away(job, Epoch(4));
+        assert!(taken_away.is_cancelled());
+        drop(in_hand);
+        assert!(!running.has(job));
     }
 }

@@ -154,7 +154,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         // The events of the claim are published before those of its stages.
         self.context.announcer.announce(announcements);
         let new = spans.new_span(&trace, || spans::of_claim(&claim));
-        let run = self.run(*claim, &mut holding);
+        let taken_away = holding.in_hand.taken_away();
+        let run = async {
+            tokio::select! {
+                () = self.run(*claim, &mut holding) => {}
+                () = taken_away.cancelled() => {
+                    tracing::info!("a person has taken the job from this run, which ends; another run continues");
+                }
+            }
+        };
         spans.around(trace, new, run.instrument(span)).await;
     }
 
@@ -162,6 +170,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn run(&self, mut claim: Claim, holding: &mut Holding) {
         let started = Instant::now();
         loop {
+            holding.in_hand.runs(claim.job.epoch);
             let Some(pipeline) = self.known(&claim).await else {
                 return;
             };
