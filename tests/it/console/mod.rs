@@ -7,6 +7,7 @@ mod bad_input;
 mod choose;
 mod dead_letters;
 mod described;
+mod drills;
 mod fleet;
 mod job_forms;
 mod job_page;

@@ -9,12 +9,12 @@ use serde_json::json;
 use crate::support::{Browser, ConsoleProcess, Proxy, TestWorld, WorkerOptions};
 
 const SOON: Duration = Duration::from_secs(30);
-const ENTER: &str = "\u{e007}";
+pub(super) const ENTER: &str = "\u{e007}";
 /// Waves of 1 and 3 jobs.
 const JOBS: usize = 4;
 
 /// Opens a browser whose person has signed in, and shows a page.
-async fn signed_in(console: &ConsoleProcess, token: &str, page: &str) -> Browser {
+pub(super) async fn signed_in(console: &ConsoleProcess, token: &str, page: &str) -> Browser {
     let browser = Browser::open().await;
     browser.go(&console.url(page)).await;
     arrived(&browser, "/sign-in").await;
@@ -25,20 +25,20 @@ async fn signed_in(console: &ConsoleProcess, token: &str, page: &str) -> Browser
 }
 
 /// Waits for a page by the beginning of its path.
-async fn arrived(browser: &Browser, path: &str) {
+pub(super) async fn arrived(browser: &Browser, path: &str) {
     let there =
         format!("document.readyState === 'complete' && location.pathname.startsWith('{path}')");
     browser.wait_until(&there, &json!(true), SOON).await;
 }
 
 /// Waits for a text in the content of the page.
-async fn says(browser: &Browser, text: &str) {
+pub(super) async fn says(browser: &Browser, text: &str) {
     let says = format!("document.querySelector('main').textContent.includes('{text}')");
     browser.wait_until(&says, &json!(true), SOON).await;
 }
 
 /// Puts the focus on the first element that fits, as Tab would, and presses keys.
-async fn press_on(browser: &Browser, selector: &str, keys: &str) {
+pub(super) async fn press_on(browser: &Browser, selector: &str, keys: &str) {
     let focus = format!(
         "(document.querySelector('{selector}').focus(), document.activeElement.matches('{selector}'))"
     );

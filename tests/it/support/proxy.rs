@@ -1,6 +1,6 @@
 //! A TCP proxy in front of a server. It can cut connections without closing them at the server,
 //! hold back what clients send and deliver it after they are gone, refuse connections as a machine
-//! that is down does, or accept connections and stay silent.
+//! that is down does, close them for a time, or accept connections and stay silent.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -11,6 +11,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ struct Ways {
     held_back: Arc<Mutex<Option<&'static [u8]>>>,
     /// Once cancelled, nothing is forwarded and nothing is answered.
     silent: CancellationToken,
+    /// While it is true, connections are closed as soon as they are accepted.
+    is_cut_off: Arc<watch::Sender<bool>>,
 }
 
 /// The state of one connection.
@@ -136,6 +139,17 @@ impl Proxy {
         self.carries.shutdown().await;
     }
 
+    /// Closes every connection and each new one, until the server is [connected
+    /// again](Self::connect_again).
+    pub(crate) fn cut_off(&self) {
+        self.ways.is_cut_off.send_replace(true);
+    }
+
+    /// Forwards new connections again.
+    pub(crate) fn connect_again(&self) {
+        self.ways.is_cut_off.send_replace(false);
+    }
+
     /// Keeps existing connections and accepts new ones, but forwards nothing from now on.
     pub(crate) fn fall_silent(&self) {
         self.ways.silent.cancel();
@@ -160,6 +174,9 @@ async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
             carried.spawn(hold(client));
             continue;
         }
+        if *ways.is_cut_off.borrow() {
+            continue;
+        }
         let server = TcpStream::connect(&there)
             .await
             .expect("the server accepts a connection");
@@ -179,9 +196,11 @@ async fn hold(_client: TcpStream) {
 
 async fn carry(mut client: TcpStream, mut server: TcpStream, way: Way, ways: Ways) {
     let mut held = Vec::new();
+    let mut cut_off = ways.is_cut_off.subscribe();
     tokio::select! {
         // One of the two peers has closed the connection; nothing is left to forward.
         _ = both_ways(&mut client, &mut server, (&way, &ways), &mut held) => return,
+        () = async { drop(cut_off.wait_for(|is_cut_off| *is_cut_off).await); } => return,
         () = way.cut.cancelled() => drop(client),
         () = ways.silent.cancelled() => pending().await,
     }

@@ -3,5 +3,5 @@
 mod frozen_replica;
 mod lost_leases;
 mod memory;
-mod newer_schema;
+pub(crate) mod newer_schema;
 mod storm;

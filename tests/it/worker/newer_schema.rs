@@ -21,7 +21,7 @@ const ATTEMPTS: &[(&str, &str)] = &[
 
 /// Lets a worker accept a message whose source and key are AMQP properties, then changes its row
 /// to that of a worker that does not support schema 1: only the number of the schema differs.
-async fn left_by_an_older_worker(world: &TestWorld, key: &str, message: &Value) {
+pub(crate) async fn left_by_an_older_worker(world: &TestWorld, key: &str, message: &Value) {
     let mut message = message.clone();
     let fields = message.as_object_mut().unwrap();
     fields.remove("source");

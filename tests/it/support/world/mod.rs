@@ -38,7 +38,7 @@ pub(crate) struct TestWorld {
     run: &'static Run,
     pub(crate) database: TestDatabase,
     pub(crate) amqp_url: SecretString,
-    pub(super) worker_amqp_url: SecretString,
+    pub(crate) worker_amqp_url: SecretString,
     pub(crate) keyring_setting: SecretString,
     pub(crate) keyring: Arc<Keyring>,
     pub(super) folder: Folder,
