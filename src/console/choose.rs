@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::pages::{self, bare};
 use super::problem::Problem;
+use super::schema::permit_changes;
 use super::serve::{is_own_origin, read_body};
 use super::state::Console;
 use super::{answer, query};
@@ -87,6 +88,7 @@ async fn offered(console: &Console, token: &str) -> Result<Offer, Problem> {
         });
     };
     console.rates.take(rate_of(linked.job.0))?;
+    permit_changes(console).await?;
     let offer = operations::offer(&parts.reads, linked).await?;
     offer.ok_or_else(over)
 }

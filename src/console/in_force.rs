@@ -5,6 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::pages::words::clock;
+use super::schema::OtherSchema;
 use super::standing;
 use super::state::Console;
 use crate::store::{ControlRow, EndedReplica, FleetReplica};
@@ -22,8 +23,26 @@ pub(super) struct InForce {
     pub(super) link: &'static str,
 }
 
-/// Reads the lines of the bar.
-pub(super) async fn read(console: &Console) -> Vec<InForce> {
+/// The bar.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bar {
+    pub(super) lines: Vec<InForce>,
+    /// Whether nothing can be changed: the database has another schema.
+    pub(super) is_read_only: bool,
+}
+
+/// Reads the bar.
+pub(super) async fn read(console: &Console) -> Bar {
+    let (panels, store) = (&console.panels, &console.parts.reads);
+    let (schema, lines) = tokio::join!(panels.schema(store), read_lines(console));
+    let other = schema.value().copied().flatten();
+    Bar {
+        lines: other.map(of_schema).into_iter().chain(lines).collect(),
+        is_read_only: other.is_some(),
+    }
+}
+
+async fn read_lines(console: &Console) -> Vec<InForce> {
     let (panels, store) = (&console.panels, &console.parts.reads);
     let (controls, fleet, now) =
         tokio::join!(panels.controls(store), panels.fleet(store), store.now());
@@ -45,7 +64,7 @@ pub(super) async fn read(console: &Console) -> Vec<InForce> {
 }
 
 /// Returns the lines for what could be read.
-pub(super) fn lines(
+fn lines(
     controls: Option<&[ControlRow]>,
     fleet: Option<&[FleetReplica]>,
     ended: &[EndedReplica],
@@ -77,6 +96,10 @@ pub(super) fn lines(
         )),
     }
     lines
+}
+
+fn of_schema(other: OtherSchema) -> InForce {
+    of_fleet(other.sentence())
 }
 
 const fn of_fleet(text: String) -> InForce {

@@ -24,6 +24,7 @@ mod panels;
 mod problem;
 mod query;
 mod routes;
+mod schema;
 mod serve;
 mod standing;
 mod state;

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::changes::{self, Change};
 use super::problem::Problem;
+use super::schema::OtherSchema;
 use crate::pipelines;
 use crate::store::{
     CappedCount, Charts, ControlList, DatabaseLoad, DeadLetterRow, EndedReplica, FailureGroup,
@@ -75,6 +76,7 @@ pub(super) struct Panels {
     changes: Panel<Vec<Change>>,
     letters: Panel<OpenLetters>,
     database: Panel<DatabaseLoad>,
+    schema: Panel<Option<OtherSchema>>,
 }
 
 impl<T> Clone for Seen<T> {
@@ -173,6 +175,7 @@ impl Default for Panels {
             changes: Panel::kept_for(5),
             letters: Panel::kept_for(2),
             database: Panel::kept_for(5),
+            schema: Panel::kept_for(2),
         }
     }
 }
@@ -258,6 +261,11 @@ impl Panels {
     /// The database as a whole.
     pub(super) async fn database(&self, store: &Store) -> Seen<DatabaseLoad> {
         self.database.see(store.database_load()).await
+    }
+
+    /// The version of the schema, if it is not the one of this console.
+    pub(super) async fn schema(&self, store: &Store) -> Seen<Option<OtherSchema>> {
+        self.schema.see(OtherSchema::read(store)).await
     }
 }
 

@@ -79,6 +79,7 @@ problems! {
     internal = INTERNAL_SERVER_ERROR, "The console failed", "Look into its log for the request id.";
     provider = BAD_GATEWAY, "A provider failed", "Read the detail.";
     postgres_away = SERVICE_UNAVAILABLE, "Postgres is not available", "Try again; the job rows are safe in Postgres.";
+    other_schema = SERVICE_UNAVAILABLE, "The database has another schema", "Deploy the console that belongs to the schema.";
     too_busy = SERVICE_UNAVAILABLE, "The console is busy", "Wait as long as Retry-After says.";
     too_slow = SERVICE_UNAVAILABLE, "The answer took longer than 2 s", "Narrow the query.";
 }

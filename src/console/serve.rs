@@ -22,7 +22,7 @@ use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
 use super::routes::{Access, Route, all};
 use super::state::Console;
-use super::{answer, choose, in_force, pages, query};
+use super::{answer, choose, in_force, pages, query, schema};
 use crate::pipelines::configuration_link;
 use crate::store::Role;
 
@@ -186,7 +186,12 @@ async fn served(
         .take(who.token.id)
         .map_err(refused(Some(&who)))?;
     if reader == Reader::Person && route.method == Method::GET {
-        who.in_force = in_force::read(console).await;
+        who.bar = in_force::read(console).await;
+    }
+    if route.method != Method::GET {
+        schema::permit_changes(console)
+            .await
+            .map_err(refused(Some(&who)))?;
     }
     let body = read_body(body).await.map_err(refused(Some(&who)))?;
     let form = is_form(&parts.headers).then(|| Form::parse(&body));
@@ -209,13 +214,18 @@ async fn served(
         Reader::Program => route.api,
     };
     let handler = handler.ok_or_else(|| refused(Some(&who))(Problem::not_found("no such page")))?;
-    let used = console.parts.acts.clone();
-    let answered = handler(call).await.map_err(refused(Some(&who)));
+    let answered = handler(call).await;
+    let answered = match answered {
+        Err(problem) if problem.code == "internal" => {
+            Err(schema::explained(console, problem).await)
+        }
+        answered => answered,
+    };
     // A missing time of the last use is no reason to refuse an answer.
-    if !who.token.was_used_lately {
-        drop(used.token_used(who.token.id).await);
+    if !who.token.was_used_lately && !who.bar.is_read_only {
+        drop(console.parts.acts.token_used(who.token.id).await);
     }
-    let mut response = answered?;
+    let mut response = answered.map_err(refused(Some(&who)))?;
     answer::set(
         &mut response,
         HeaderName::from_static("ratelimit"),

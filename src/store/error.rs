@@ -118,6 +118,17 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code().is_some_and(|code| codes.contains(code)))
     }
 
+    /// Returns whether a statement names a table, column or function that the schema does not have.
+    #[must_use]
+    pub fn is_of_schema(&self) -> bool {
+        let codes = [
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_COLUMN,
+            SqlState::UNDEFINED_FUNCTION,
+        ];
+        matches!(self, Self::Database(error) if error.code().is_some_and(|code| codes.contains(code)))
+    }
+
     /// Returns whether nothing is stored because Postgres refused a row or another transaction was
     /// in the way; Postgres is available.
     pub(super) fn is_rolled_back(&self) -> bool {

@@ -105,4 +105,10 @@ impl Store {
         let row = query_one(&self.client().await?, VERSION, &[]).await?;
         Ok((row.try_get("version")?, newest()))
     }
+
+    /// Returns the version of the schema that this program was built for.
+    #[must_use]
+    pub fn needed_schema_version() -> i64 {
+        newest()
+    }
 }

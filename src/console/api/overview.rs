@@ -143,12 +143,7 @@ pub(in crate::console) async fn read_status(call: &Call) -> Result<Status, Probl
         lanes: lanes.value().map(|lanes| lanes.lanes.as_slice()),
         now,
     };
-    let in_force = in_force::lines(
-        facts.controls,
-        facts.fleet,
-        facts.ended.unwrap_or_default(),
-        now,
-    );
+    let in_force = in_force::read(&call.console).await.lines;
     let errors = [
         open.error("open"),
         dead_letters.error("dead_letters"),

@@ -12,11 +12,11 @@ pub(super) use sign_in::{SIGN_IN, SignInForm, sign_in, sign_in_page, sign_out};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE as COOKIE_HEADER};
 
-use super::in_force::InForce;
+use super::in_force::Bar;
 use super::problem::Problem;
 use super::state::Console;
 use crate::operations::{Audience, token_digest};
-use crate::store::{ApiToken, Role};
+use crate::store::{Action, ApiToken, Role};
 
 /// A person or program that was recognised.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(super) struct SignedIn {
     /// The session, if it was recognised by a cookie.
     pub(super) session: Option<Session>,
     /// The bar of its pages.
-    pub(super) in_force: Vec<InForce>,
+    pub(super) bar: Bar,
 }
 
 impl SignedIn {
@@ -41,6 +41,11 @@ impl SignedIn {
     /// Returns whether the token may see every organization and source.
     pub(super) fn sees_all(&self) -> bool {
         self.token.organizations.is_none() && self.token.role != Role::Producer
+    }
+
+    /// Returns whether a page offers an action: if the role permits it, and anything can be changed.
+    pub(super) fn may(&self, action: Action) -> bool {
+        !self.bar.is_read_only && self.token.role.may(action)
     }
 
     /// Returns for whom jobs are explained.
@@ -81,7 +86,7 @@ pub(super) async fn recognise(
     Ok(token.map(|token| SignedIn {
         token,
         session: Some(session),
-        in_force: Vec::new(),
+        bar: Bar::default(),
     }))
 }
 
@@ -96,7 +101,7 @@ pub(super) async fn by_token(console: &Console, token: &str) -> Result<SignedIn,
         Some(token) => Ok(SignedIn {
             token,
             session: None,
-            in_force: Vec::new(),
+            bar: Bar::default(),
         }),
         None => Err(console.refusals.refused("the token")),
     }

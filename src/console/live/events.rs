@@ -182,7 +182,7 @@ async fn versions_now(call: &Call) -> Result<String, Problem> {
     let who = recognise(&call.console, &call.headers).await?;
     let mut who = permitted(call.route, who)?;
     call.console.rates.take(who.token.id)?;
-    who.in_force = in_force::read(&call.console).await;
+    who.bar = in_force::read(&call.console).await;
     let place = (call.route, call.path.clone());
     let call = call.to_read(who, place, (&call.asked, &call.query));
     let page = call

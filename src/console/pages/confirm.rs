@@ -15,6 +15,7 @@ use crate::console::api::job_data::read_data;
 use crate::console::call::{Call, tag};
 use crate::console::problem::Problem;
 use crate::console::routes::{Access, JSON, Parameter, Route, handler, schema};
+use crate::console::schema::permit_changes;
 use crate::operations::{self, JobAction, possible};
 use crate::store::{JobRow, MayRepeat, Role, Target};
 
@@ -81,6 +82,7 @@ async fn page(call: Call) -> Result<Response, Problem> {
             role.word()
         )));
     }
+    permit_changes(&call.console).await?;
     let explained = operations::explain(call.reads(), &row, call.who.audience()).await?;
     let frame = Frame::of(&call.who);
     let back = format!("/jobs/{}", row.id);

@@ -33,7 +33,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
             label for="minutes" { "Minutes" }
             input #minutes name="minutes" type="number" min="1" max="10080" value="60" required;
         }))
-        @if call.who.token.role.may(Action::PlaceKillSwitch) {
+        @if call.who.may(Action::PlaceKillSwitch) {
             h2 { "Kill switch" }
             p { a.button href="/controls/kill-switch" { "Conditions and a dry run" } }
         }

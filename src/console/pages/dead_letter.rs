@@ -48,7 +48,7 @@ pub(in crate::console) async fn show(call: Call) -> Result<Response, Problem> {
 }
 
 fn may(call: &Call, action: Action) -> bool {
-    call.who.token.role.may(action)
+    call.who.may(action)
 }
 
 fn verdict(view: &LetterView) -> Markup {

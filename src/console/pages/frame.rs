@@ -101,7 +101,7 @@ impl<'a> Frame<'a> {
     fn bar(&self) -> Markup {
         html! {
             aside.in-force data-part="bar" role="status" aria-label="In force" {
-                @for line in &self.who.in_force {
+                @for line in &self.who.bar.lines {
                     p {
                         (line.text) " "
                         @if self.who.sees_all() {
@@ -114,8 +114,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Returns a form that changes something, with its own fields and the reason.
+    /// Returns a form that changes something, with its own fields and the reason; without anything
+    /// that could be pressed while nothing can be changed.
     pub(super) fn form(&self, action: &str, title: &str, fields: &Markup) -> Markup {
+        if self.who.bar.is_read_only {
+            return html! { button disabled { (title) } };
+        }
         let hidden = self.hidden();
         let id = format!("reason-{}", self.forms.load(Ordering::Relaxed));
         html! {

@@ -19,7 +19,9 @@ use crate::console::api::jobs::read_timeline;
 use crate::console::call::Call;
 use crate::console::problem::Problem;
 use crate::operations;
-use crate::store::{AuditFilter, AuditPage, FollowUps, JobPlaces, JobRow, UnpublishedEvents};
+use crate::store::{
+    Action, AuditFilter, AuditPage, FollowUps, JobPlaces, JobRow, UnpublishedEvents,
+};
 
 /// How many rows of the audit log are shown.
 const AUDIT_ROWS: i64 = 50;
@@ -44,18 +46,17 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let events = call.reads().unpublished_events(row.id).await?;
     let audit = audit_of(&call, row).await?;
     let title = format!("{} {}", row.source, row.dedupe_key);
-    let may = |action| call.who.token.role.may(action);
     let content = html! {
         header data-part="head" {
             h1 { (state(row.state)) " " (title) }
             p.explain #explain { (explained.explanation) }
         }
-        (actions(&timeline, call.who.token.role))
+        (actions(&timeline, &call.who))
         section #facts data-part="facts" { (facts(row, places.as_ref(), &call.headers)) }
         section #waterfall data-part="waterfall" { h2 { "What it did and waited for" } (waterfall(&timeline, drawing.scale)) (ends(&timeline.ends, row)) }
-        section #effects data-part="effects" { h2 { "Effects" } (effects(&timeline, may(crate::store::Action::MarkEffect))) }
+        section #effects data-part="effects" { h2 { "Effects" } (effects(&timeline, call.who.may(Action::MarkEffect))) }
         section #follow-ups data-part="follow-ups" { (follow_ups(&timeline.follow_ups, row)) }
-        section #data data-part="data" { h2 { "Input and outputs" } (data(&data_of_job, row, call.who.token.role)) }
+        section #data data-part="data" { h2 { "Input and outputs" } (data(&data_of_job, row, &call.who)) }
         section #events data-part="events" { h2 { "Events not published yet" } (unpublished(&events, row)) }
         section #audit data-part="audit" { h2 { "What people did" } (audit_table(&audit, row)) }
     };

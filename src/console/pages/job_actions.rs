@@ -3,9 +3,10 @@
 
 use maud::{Markup, html};
 
+use crate::console::auth::SignedIn;
 use crate::operations::{JobAction, Possible, possible};
 use crate::pipelines::registry;
-use crate::store::{Action, JobRow, Role, Timeline};
+use crate::store::{Action, JobRow, Timeline};
 
 /// An action as pages name it.
 pub(super) struct Asked {
@@ -119,8 +120,12 @@ pub(super) const ASKED: &[Asked] = &[
     ),
 ];
 
-/// Returns the actions on a job that a role permits.
-pub(super) fn actions(timeline: &Timeline, role: Role) -> Markup {
+/// Returns the actions on a job that the reader's role permits.
+pub(super) fn actions(timeline: &Timeline, who: &SignedIn) -> Markup {
+    if who.bar.is_read_only {
+        return html! { section #actions data-part="actions" { p.hint { "No action is possible: see above." } } };
+    }
+    let role = who.token.role;
     let row = &timeline.job;
     let all = possible(row);
     let permitted = |asked: &&Asked| role.may(asked.audit);

@@ -5,17 +5,18 @@ use serde_json::Value;
 
 use super::words::{table, time};
 use crate::console::api::job_data::{EarlierData, JobData};
+use crate::console::auth::SignedIn;
 use crate::operations::{JobAction, PathChange, possible};
-use crate::store::{Action, CheckpointRow, JobRow, Role};
+use crate::store::{Action, CheckpointRow, JobRow};
 
 /// How many bytes of a document are shown.
 const SHOWN: usize = 64 << 10;
 
-/// Returns the data of a job; earlier inputs with a link to restore them, if the role permits it.
-pub(super) fn data(data: &JobData, row: &JobRow, role: Role) -> Markup {
+/// Returns the data of a job; earlier inputs with a link to restore them, if the reader may.
+pub(super) fn data(data: &JobData, row: &JobRow, who: &SignedIn) -> Markup {
     let is_possible =
         super::job_actions::obstacle(&possible(row), JobAction::RestoreInput).is_none();
-    let may_restore = is_possible && role.may(Action::RestoreInput);
+    let may_restore = is_possible && who.may(Action::RestoreInput);
     html! {
         p.hint { "What may name a person is masked; equal values look equal." }
         @match &data.input {

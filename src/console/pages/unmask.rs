@@ -27,7 +27,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     };
     let etag = seen.unwrap_or_else(|| tag(row.generation, row.epoch));
     let may_edit = obstacle(&possible(&row), JobAction::EditInput).is_none()
-        && call.who.token.role.may(Action::EditInput);
+        && call.who.may(Action::EditInput);
     let frame = Frame::of(&call.who);
     let content = html! {
         h1 { "In full: " (row.source) " " (row.dedupe_key) }

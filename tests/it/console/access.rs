@@ -12,7 +12,7 @@ use crate::support::{ConsoleProcess, TestWorld, WorkerOptions, field, form};
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
 /// Returns a route's path with names of things that do not exist.
-fn path(route: &Route) -> String {
+pub(super) fn path(route: &Route) -> String {
     route
         .path
         .replace("{id}", NOBODY)

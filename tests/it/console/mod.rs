@@ -14,6 +14,7 @@ mod job_page;
 mod kill_switch;
 mod live;
 mod night;
+mod other_schema;
 
 use std::time::Duration;
 
