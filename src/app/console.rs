@@ -44,11 +44,13 @@ pub async fn run_console(links: Links, settings: ConsoleSettings) -> anyhow::Res
     let tasks = Tasks::new();
     let (drain, end) = (tasks.drain.clone(), tasks.end.clone());
     tasks.spawn("signals", drain_on_signals(drain.clone(), end));
+    let console = Console::new(parts);
+    let log = console::write_security_log(Arc::clone(&console), tasks.end.clone());
+    tasks.spawn("security log", log);
     tracing::info!(
         address = settings.console_listen.to_string(),
         "the console runs"
     );
-    let router = console::router(Console::new(parts));
-    ops::serve_console(listener, router, drain).await;
+    ops::serve_console(listener, console::router(console), drain).await;
     tasks.finish().await
 }

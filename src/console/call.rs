@@ -11,9 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use super::auth::SignedIn;
+use super::auth::{Sender, SignedIn};
 use super::mask::without_mailboxes;
 use super::panels::Panels;
 use super::problem::Problem;
@@ -35,8 +34,7 @@ pub(super) struct Call {
     pub(super) console: Arc<Console>,
     pub(super) route: &'static Route,
     pub(super) who: SignedIn,
-    /// The id of the request.
-    pub(super) id: Uuid,
+    pub(super) sender: Sender,
     pub(super) path: HashMap<String, String>,
     /// The path as it was asked for, without the query.
     pub(super) asked: String,
@@ -115,7 +113,7 @@ impl Call {
             console: Arc::clone(&self.console),
             route,
             who,
-            id: Uuid::now_v7(),
+            sender: self.sender.clone(),
             path,
             asked: asked.to_owned(),
             query: query.to_owned(),
@@ -240,7 +238,7 @@ impl Call {
             role: self.who.token.role,
             reason: Some(reason.to_owned()),
             request: Some(Request {
-                id: self.id,
+                id: self.sender.id,
                 token: self.who.token.name.clone(),
                 key: self.key()?,
             }),

@@ -100,6 +100,9 @@ impl Sources {
 fn is_change(action: &str) -> bool {
     let reads = [
         Action::SignIn,
+        Action::SignOut,
+        Action::RefuseSignIn,
+        Action::RefuseRequest,
         Action::Unmask,
         Action::ShowRawDeadLetter,
         Action::ExportSecrets,

@@ -4,19 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, ORIGIN, REFRESH, SET_COOKIE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, ORIGIN, REFRESH, SET_COOKIE,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Request};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, on};
+use axum::{Extension, Router};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::auth::{SIGN_IN, SignInForm, SignedIn, recognise, sign_in, sign_in_page, sign_out};
+use super::auth::{
+    SIGN_IN, Sender, SignedIn, post_sign_in, post_sign_out, recognise, show_sign_in,
+};
 use super::call::{Call, Form};
 use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
@@ -24,7 +29,7 @@ use super::routes::{Access, Route, all};
 use super::state::Console;
 use super::{answer, choose, in_force, pages, query, schema};
 use crate::pipelines::configuration_link;
-use crate::store::Role;
+use crate::store::{Action, Role};
 
 /// The most bytes in the body of a request.
 const BODY_BYTES: usize = 256 << 10;
@@ -79,18 +84,18 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
     on(
         filter,
         move |State(console): State<Arc<Console>>,
+              Extension(sender): Extension<Sender>,
               path: Result<Path<HashMap<String, String>>, PathRejection>,
               request: Request<Body>| async move {
             let Ok(Path(path)) = path else {
                 return refuse(&request, Problem::not_found("the path is not text"));
             };
-            let id = Uuid::now_v7();
+            let id = sender.id;
             let is_read = reader == Reader::Person && route.method == Method::GET;
             let seen = is_read.then(|| (request.uri().to_string(), request.headers().clone()));
-            match (
-                served(&console, route, reader, id, path, request).await,
-                seen,
-            ) {
+            let answered = served(&console, route, reader, &sender, path, request).await;
+            let answered = answered.inspect_err(|refused| refused.note(&console, route, &sender));
+            match (answered, seen) {
                 (Ok(response), Some((asked, headers))) => {
                     read(&console, &headers, &asked, response)
                 }
@@ -132,11 +137,27 @@ fn read(console: &Console, headers: &HeaderMap, asked: &str, mut response: Respo
 struct Refused {
     problem: Problem,
     who: Option<SignedIn>,
+    /// Whether the request has a token in a header.
+    has_token: bool,
     /// Where the person wants to go.
     asked: String,
 }
 
 impl Refused {
+    /// Adds the refusal of a change, and of what a role does not permit, to the audit log. A token
+    /// that is not valid is there already.
+    fn note(&self, console: &Console, route: &Route, sender: &Sender) {
+        let after = || json!({"code": self.problem.code, "route": route.name});
+        let (log, action) = (&console.security_log, Action::RefuseRequest);
+        match (self.problem.code, &self.who) {
+            ("forbidden", Some(who)) => log.known(sender, &who.token, action, after()),
+            ("unauthorized", None) if route.method != Method::GET && !self.has_token => {
+                log.unknown(sender, action, after());
+            }
+            _ => {}
+        }
+    }
+
     fn response(mut self, reader: Reader, id: Uuid) -> Response {
         self.problem.request_id = Some(id);
         if self.problem.status().is_server_error() {
@@ -164,23 +185,25 @@ async fn served(
     console: &Arc<Console>,
     route: &'static Route,
     reader: Reader,
-    id: Uuid,
+    sender: &Sender,
     path: HashMap<String, String>,
     request: Request<Body>,
 ) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     let refused = |who: Option<&SignedIn>| {
         let (who, asked) = (who.cloned(), parts.uri.to_string());
+        let has_token = parts.headers.contains_key(AUTHORIZATION);
         move |problem| Refused {
             problem,
             who,
+            has_token,
             asked,
         }
     };
-    let who = recognise(console, &parts.headers)
+    let who = recognise(console, &parts.headers, sender)
         .await
         .map_err(refused(None))?;
-    let mut who = permitted(route, who).map_err(refused(None))?;
+    let mut who = permitted(route, who.clone()).map_err(refused(who.as_ref()))?;
     let left = console
         .rates
         .take(who.token.id)
@@ -200,7 +223,7 @@ async fn served(
         console: Arc::clone(console),
         route,
         who: who.clone(),
-        id,
+        sender: sender.clone(),
         path,
         asked: parts.uri.path().to_owned(),
         query: query::without_refresh(parts.uri.query().unwrap_or_default()),
@@ -234,7 +257,7 @@ async fn served(
     answer::set(
         &mut response,
         HeaderName::from_static("x-request-id"),
-        &id.to_string(),
+        &sender.id.to_string(),
     );
     if !is_by_itself(&parts) {
         renew(console, &who, &mut response);
@@ -354,9 +377,11 @@ fn renew(console: &Console, who: &SignedIn, response: &mut Response) {
 /// Refuses requests for another host, and hardens every answer.
 async fn guard(
     State(console): State<Arc<Console>>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     next: axum::middleware::Next,
 ) -> Response {
+    let sender = Sender::of(&request);
+    request.extensions_mut().insert(sender);
     let mut response = if console.parts.hosts.names(&request) {
         next.run(request).await
     } else {
@@ -366,46 +391,6 @@ async fn guard(
     };
     answer::harden(&mut response);
     response
-}
-
-/// The query of the sign-in page.
-#[derive(serde::Deserialize)]
-struct Next {
-    #[serde(default)]
-    next: String,
-}
-
-async fn show_sign_in(request: Request<Body>) -> Response {
-    let next = query::parse::<Next>(request.uri().query().unwrap_or_default());
-    sign_in_page(&next.map(|query| query.next).unwrap_or_default(), None)
-}
-
-async fn post_sign_in(State(console): State<Arc<Console>>, request: Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let form = async {
-        if !is_own_origin(&parts.headers) {
-            return Err(Problem::forbidden(
-                "expected the form of this console, got one of another site",
-            ));
-        }
-        let body = read_body(body).await?;
-        query::form::<SignInForm>(&body).map_err(Problem::invalid_input)
-    };
-    match form.await {
-        Ok(form) => sign_in(&console, Uuid::now_v7(), form).await,
-        Err(problem) => sign_in_page("/", Some(&problem)),
-    }
-}
-
-async fn post_sign_out(State(console): State<Arc<Console>>, request: Request<Body>) -> Response {
-    if is_own_origin(request.headers()) {
-        sign_out(&console)
-    } else {
-        pages::problem(
-            &Problem::forbidden("expected the form of this console"),
-            None,
-        )
-    }
 }
 
 async fn not_found(request: Request<Body>) -> Response {

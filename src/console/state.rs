@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use super::auth::{Rates, Refusals};
 use super::live::{Snapshots, Streams};
 use super::panels::Panels;
+use super::security_log::SecurityLog;
 use crate::ops::HostNames;
 use crate::secrets::Keyring;
 use crate::store::Store;
@@ -36,6 +37,7 @@ pub struct Console {
     pub(super) previews: Semaphore,
     pub(super) snapshots: Snapshots,
     pub(super) panels: Panels,
+    pub(super) security_log: SecurityLog,
 }
 
 impl Console {
@@ -50,6 +52,7 @@ impl Console {
             previews: Semaphore::new(1),
             snapshots: Snapshots::default(),
             panels: Panels::default(),
+            security_log: SecurityLog::default(),
         })
     }
 }

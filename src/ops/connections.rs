@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use hyper::server::conn::http1;
@@ -118,7 +119,11 @@ async fn connection(
     place: Arc<Place>,
 ) -> Arc<Place> {
     let router = TowerToHyperService::new(router);
-    let answer = service_fn(|request| {
+    let peer = stream.peer_addr().ok().map(ConnectInfo);
+    let answer = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         place.is_answered.store(true, Ordering::Relaxed);
         let answer = router.call(request);
         async {

@@ -32,6 +32,8 @@ pub enum Role {
     Admin,
     /// The worker itself: retention.
     Worker,
+    /// Somebody whom the console has not recognised.
+    Nobody,
 }
 
 /// The person or program that acts, and the reason.
@@ -165,6 +167,12 @@ actions! {
     RevokeToken = "token.revoke",
     /// A person signed in to the console with a token.
     SignIn = "console.sign_in",
+    /// A person ended the session of a browser.
+    SignOut = "console.sign_out",
+    /// A sign-in with a token that is not valid or not a person's.
+    RefuseSignIn = "console.refused_sign_in",
+    /// A request to the console that was refused: its token is not valid, or may not do it.
+    RefuseRequest = "console.refused",
     Migrate = "migrate",
     /// The login of the workers is created or changed.
     MakeWorkerLogin = "migrate.worker_login",
@@ -201,7 +209,7 @@ impl Role {
     pub(super) fn of_word(word: &str) -> Option<Self> {
         Self::OF_TOKENS
             .into_iter()
-            .chain([Self::Worker])
+            .chain([Self::Worker, Self::Nobody])
             .find(|role| role.word() == word)
     }
 
@@ -214,6 +222,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
             Self::Worker => "worker",
+            Self::Nobody => "nobody",
         }
     }
 
@@ -224,6 +233,7 @@ impl Role {
             Self::Admin => true,
             Self::Operator => action.is_of_operators(),
             Self::Viewer => matches!(action, Action::SignIn),
+            Self::Nobody => false,
             Self::Producer => matches!(action, Action::Cancel | Action::Configure),
             Self::Worker => matches!(
                 action,
@@ -333,6 +343,20 @@ impl Store {
     ) -> Result<(), StoreError> {
         actor.permit(action)?;
         write_audit(&self.client().await?, actor, action, None, before, after).await
+    }
+
+    /// Writes the audit row of what needs no permission: a refusal, the end of a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit_refusal(
+        &self,
+        actor: &Actor,
+        action: Action,
+        after: &Value,
+    ) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        write_audit(&client, actor, action, None, &Value::Null, after).await
     }
 }
 

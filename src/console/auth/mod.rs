@@ -2,21 +2,28 @@
 //! console.
 
 mod limits;
+mod sender;
 mod session;
 mod sign_in;
 
 pub(super) use limits::{Rates, Refusals};
+pub(super) use sender::Sender;
 pub(super) use session::Session;
-pub(super) use sign_in::{SIGN_IN, SignInForm, sign_in, sign_in_page, sign_out};
+pub(super) use sign_in::{SIGN_IN, post_sign_in, post_sign_out, show_sign_in};
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE as COOKIE_HEADER};
+use data_encoding::HEXLOWER;
+use serde_json::json;
 
 use super::in_force::Bar;
 use super::problem::Problem;
 use super::state::Console;
 use crate::operations::{Audience, token_digest};
 use crate::store::{Action, ApiToken, Role};
+
+/// Bytes of the hash of a token that is not known: enough to see that two were the same.
+const HASH_BYTES: usize = 4;
 
 /// A person or program that was recognised.
 #[derive(Debug, Clone)]
@@ -72,11 +79,12 @@ impl SignedIn {
 pub(super) async fn recognise(
     console: &Console,
     headers: &HeaderMap,
+    sender: &Sender,
 ) -> Result<Option<SignedIn>, Problem> {
     if let Some(value) = headers.get(AUTHORIZATION) {
-        let token = value.to_str().ok().and_then(bearer);
-        let token = token.ok_or_else(|| console.refusals.refused("the header Authorization"))?;
-        return by_token(console, token).await.map(Some);
+        let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
+        let found = by_token(console, token, sender, Action::RefuseRequest);
+        return found.await.map(Some);
     }
     let Some(session) = session_of(console, headers) else {
         return Ok(None);
@@ -90,21 +98,35 @@ pub(super) async fn recognise(
     }))
 }
 
-/// Recognises a token.
+/// Recognises a token. One that is not valid is noted in the audit log as `refused`, with the name
+/// that it has, or with a keyed hash from which nobody can guess it.
 ///
 /// # Errors
 /// Same as [`recognise`].
-pub(super) async fn by_token(console: &Console, token: &str) -> Result<SignedIn, Problem> {
+async fn by_token(
+    console: &Console,
+    token: &str,
+    sender: &Sender,
+    refused: Action,
+) -> Result<SignedIn, Problem> {
     let digest = token_digest(token);
     let found = console.parts.reads.token_by_secret(&digest).await?;
-    match found.filter(|token| token.is_valid) {
-        Some(token) => Ok(SignedIn {
-            token,
-            session: None,
-            bar: Bar::default(),
-        }),
-        None => Err(console.refusals.refused("the token")),
+    let (log, keyring) = (&console.security_log, &console.parts.keyring);
+    match found {
+        Some(token) if token.is_valid => {
+            return Ok(SignedIn {
+                token,
+                session: None,
+                bar: Bar::default(),
+            });
+        }
+        Some(over) => log.known(sender, &over, refused, json!({"token": "revoked or over"})),
+        None => {
+            let hash = HEXLOWER.encode(&keyring.keyed_hash(token)[..HASH_BYTES]);
+            log.unknown(sender, refused, json!({"token": hash}));
+        }
     }
+    Err(console.refusals.refused("the token"))
 }
 
 /// Returns the token of `Bearer TOKEN` (RFC 6750, 2.1).

@@ -1,20 +1,27 @@
 //! Signing in: a person gives a token once, and the browser keeps a session.
 
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::by_token;
 use super::session::{Session, no_cookie};
+use super::{Sender, by_token, session_of};
 use crate::console::answer::{self, see_other, set};
-use crate::console::pages::bare;
+use crate::console::pages::{self, bare};
 use crate::console::problem::Problem;
+use crate::console::query;
+use crate::console::serve::{is_own_origin, read_body};
 use crate::console::state::Console;
-use crate::store::{Action, Actor, Request, Role};
+use crate::store::{self, Action, Actor, Role};
 
 /// The path of the page.
 pub(in crate::console) const SIGN_IN: &str = "/sign-in";
@@ -22,14 +29,49 @@ pub(in crate::console) const SIGN_IN: &str = "/sign-in";
 /// The form of the page.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::console) struct SignInForm {
+struct SignInForm {
     token: String,
     #[serde(default)]
     next: String,
 }
 
+/// The query of the page.
+#[derive(Deserialize)]
+struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+/// Shows the page.
+pub(in crate::console) async fn show_sign_in(request: Request<Body>) -> Response {
+    let next = query::parse::<Next>(request.uri().query().unwrap_or_default());
+    sign_in_page(&next.map(|query| query.next).unwrap_or_default(), None)
+}
+
+/// Takes the form of the page.
+pub(in crate::console) async fn post_sign_in(
+    State(console): State<Arc<Console>>,
+    Extension(sender): Extension<Sender>,
+    request: Request<Body>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let form = async {
+        if !is_own_origin(&parts.headers) {
+            return Err(Problem::forbidden(
+                "expected the form of this console, got one of another site",
+            ));
+        }
+        let body = read_body(body).await?;
+        query::form::<SignInForm>(&body).map_err(Problem::invalid_input)
+    };
+    match form.await {
+        Ok(form) => sign_in(&console, &sender, form).await,
+        Err(problem) => sign_in_page("/", Some(&problem)),
+    }
+}
+
 /// Returns the page. `next` is where the person wants to go.
-pub(in crate::console) fn sign_in_page(next: &str, problem: Option<&Problem>) -> Response {
+fn sign_in_page(next: &str, problem: Option<&Problem>) -> Response {
     let mut response = answer::page(bare("Sign in", &form(next, problem)));
     if let Some(problem) = problem {
         answer::finish_problem(&mut response, problem);
@@ -54,8 +96,8 @@ fn form(next: &str, problem: Option<&Problem>) -> Markup {
 }
 
 /// Signs a person in, and sends the browser to the page that it asked for.
-pub(in crate::console) async fn sign_in(console: &Console, id: Uuid, form: SignInForm) -> Response {
-    match begin(console, id, form.token.trim()).await {
+async fn sign_in(console: &Console, sender: &Sender, form: SignInForm) -> Response {
+    match begin(console, sender, form.token.trim()).await {
         Ok(session) => {
             let mut response = see_other(local(&form.next));
             let parts = &console.parts;
@@ -67,9 +109,17 @@ pub(in crate::console) async fn sign_in(console: &Console, id: Uuid, form: SignI
     }
 }
 
-async fn begin(console: &Console, id: Uuid, token: &str) -> Result<Session, Problem> {
-    let token = by_token(console, token).await?.token;
+async fn begin(console: &Console, sender: &Sender, token: &str) -> Result<Session, Problem> {
+    let found = by_token(console, token, sender, Action::RefuseSignIn);
+    let token = found.await?.token;
     if token.role == Role::Producer {
+        let log = &console.security_log;
+        log.known(
+            sender,
+            &token,
+            Action::RefuseSignIn,
+            json!({"token": "of a producer"}),
+        );
         return Err(Problem::forbidden(
             "expected a token of a person, got one of a producer",
         )
@@ -79,13 +129,13 @@ async fn begin(console: &Console, id: Uuid, token: &str) -> Result<Session, Prob
         who: token.name.clone(),
         role: token.role,
         reason: None,
-        request: Some(Request {
-            id,
+        request: Some(store::Request {
+            id: sender.id,
             token: token.name.clone(),
             key: None,
         }),
     };
-    let after = json!({"role": token.role});
+    let after = json!({"role": token.role, "address": sender.peer});
     let acts = &console.parts.acts;
     acts.audit(&actor, Action::SignIn, &Value::Null, &after)
         .await?;
@@ -93,7 +143,21 @@ async fn begin(console: &Console, id: Uuid, token: &str) -> Result<Session, Prob
 }
 
 /// Ends the session in this browser.
-pub(in crate::console) fn sign_out(console: &Console) -> Response {
+pub(in crate::console) async fn post_sign_out(
+    State(console): State<Arc<Console>>,
+    Extension(sender): Extension<Sender>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_own_origin(&headers) {
+        let problem = Problem::forbidden("expected the form of this console");
+        return pages::problem(&problem, None);
+    }
+    if let Some(session) = session_of(&console, &headers)
+        && let Ok(Some(token)) = console.parts.reads.token(session.token).await
+    {
+        let log = &console.security_log;
+        log.known(&sender, &token, Action::SignOut, json!({}));
+    }
     let mut response = see_other(SIGN_IN);
     let cookie = no_cookie(console.parts.is_behind_proxy);
     set(&mut response, SET_COOKIE, &cookie);

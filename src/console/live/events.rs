@@ -179,7 +179,7 @@ async fn look(watched: &mut Watched) -> Result<String, Problem> {
 }
 
 async fn versions_now(call: &Call) -> Result<String, Problem> {
-    let who = recognise(&call.console, &call.headers).await?;
+    let who = recognise(&call.console, &call.headers, &call.sender).await?;
     let mut who = permitted(call.route, who)?;
     call.console.rates.take(who.token.id)?;
     who.bar = in_force::read(&call.console).await;
