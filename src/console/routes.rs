@@ -149,21 +149,29 @@ macro_rules! reads {
 pub(super) use reads;
 
 /// Declares a route that changes something: by JSON, and by the form of a page, which leads to
-/// `$then` afterwards, or is answered by the page that is named.
+/// `$then` afterwards, or is answered by the page that is named. With `json METHOD;` it is only for
+/// programs, with `form;` only for the form of a page.
 macro_rules! acts {
     ($name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path, $then:expr) => {
-        crate::console::routes::acts!(by |call| {
-            Box::pin(async move {
-                let answer = $act(&call).await?;
-                let then: fn(&crate::console::call::Call, &$output) -> String = $then;
-                Ok(crate::console::answer::see_other(&then(&call, &answer)))
-            })
-        }; $name, $path, $about, $action, $is_scoped, $input => $output, $act)
+        crate::console::routes::acts!(row POST, Some(crate::console::routes::by_json!($act)), Some(crate::console::routes::by_form!($output, $act, $then));
+            $name, $path, $about, $action, $is_scoped, $input => $output)
     };
     (by $page:expr; $name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path) => {
+        crate::console::routes::acts!(row POST, Some(crate::console::routes::by_json!($act)), Some($page);
+            $name, $path, $about, $action, $is_scoped, $input => $output)
+    };
+    (json $method:ident; $name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path) => {
+        crate::console::routes::acts!(row $method, Some(crate::console::routes::by_json!($act)), None;
+            $name, $path, $about, $action, $is_scoped, $input => $output)
+    };
+    (form; $name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty, $act:path, $then:expr) => {
+        crate::console::routes::acts!(row POST, None, Some(crate::console::routes::by_form!($output, $act, $then));
+            $name, $path, $about, $action, $is_scoped, $input => $output)
+    };
+    (row $method:ident, $api:expr, $page:expr; $name:literal, $path:literal, $about:literal, $action:ident, $is_scoped:literal, $input:ty => $output:ty) => {
         Route {
             name: $name,
-            method: axum::http::Method::POST,
+            method: axum::http::Method::$method,
             path: $path,
             about: $about,
             access: crate::console::routes::Access::From {
@@ -175,14 +183,34 @@ macro_rules! acts {
             input: Some(crate::console::routes::schema::<$input>),
             output: crate::console::routes::schema::<$output>,
             media_type: crate::console::routes::JSON,
-            api: Some(|call| {
-                Box::pin(async move { crate::console::answer::json(&$act(&call).await?) })
-            }),
-            page: Some($page),
+            api: $api,
+            page: $page,
         }
     };
 }
 pub(super) use acts;
+
+/// Makes a handler that answers an action with JSON.
+macro_rules! by_json {
+    ($act:path) => {
+        |call| Box::pin(async move { crate::console::answer::json(&$act(&call).await?) })
+    };
+}
+pub(super) use by_json;
+
+/// Makes a handler that answers an action with the page to see next.
+macro_rules! by_form {
+    ($output:ty, $act:path, $then:expr) => {
+        |call| {
+            Box::pin(async move {
+                let answer = $act(&call).await?;
+                let then: fn(&crate::console::call::Call, &$output) -> String = $then;
+                Ok(crate::console::answer::see_other(&then(&call, &answer)))
+            })
+        }
+    };
+}
+pub(super) use by_form;
 
 /// Everybody who may read everything.
 pub(super) const VIEWER: Access = Access::From {

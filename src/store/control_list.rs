@@ -12,7 +12,7 @@ use super::count::CappedCount;
 use super::error::StoreError;
 use super::handle::Store;
 use super::matcher::Matcher;
-use super::sql::query;
+use super::sql::{query, query_opt};
 
 /// Maximum number of controls in a list.
 const ROWS: i64 = 200;
@@ -74,6 +74,9 @@ pub(super) const SHOWN: &str = "
         ORDER BY is_partial, automatic, expires_at DESC LIMIT $3) c
     ORDER BY c.is_partial, c.automatic, c.expires_at DESC";
 
+const KIND: &str = "
+    SELECT kind, scope FROM controls WHERE id = $1 AND released_at IS NULL AND expires_at > now()";
+
 impl Store {
     /// Returns the controls in force whose scope begins with this text: pause and kill switches
     /// first, then those of people, then the longest; at most 200.
@@ -88,6 +91,16 @@ impl Store {
             count: CappedCount::of(total.transpose()?.unwrap_or_default()),
             controls: rows.iter().map(control_row).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Returns the kind and the scope of a control, if it is in force.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn control_in_force(&self, id: i64) -> Result<Option<(String, String)>, StoreError> {
+        let row = query_opt(&self.client().await?, KIND, &[&id]).await?;
+        row.map(|row| Ok((row.try_get("kind")?, row.try_get("scope")?)))
+            .transpose()
     }
 }
 

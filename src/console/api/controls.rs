@@ -26,10 +26,11 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         pages::controls::page
     ),
     acts!("place_hold", "/controls/hold", "Holds a lane, stage, organization, provider or destination for a time", PlaceHold, false, Hold => Changed, hold, to_controls),
-    acts!("release_hold", "/controls/release", "Ends the holds of a scope", ReleaseHold, false, Scope => Changed, release, to_controls),
+    acts!(form; "release_hold", "/controls/release", "Ends the holds of a scope", ReleaseHold, false, Scope => Changed, release, to_controls),
     acts!("pause", "/controls/pause", "Stops every job before its next stage for a time", PauseAll, false, Pause => Changed, pause, to_controls),
-    acts!("resume", "/controls/resume", "Ends the pause", ResumeAll, false, Reason => Changed, resume, to_controls),
-    acts!("end_kill_switch", "/controls/{number}/end", "Ends a kill switch", EndKillSwitch, false, Reason => Changed, end_kill_switch, to_controls),
+    acts!(form; "resume", "/controls/resume", "Ends the pause", ResumeAll, false, Reason => Changed, resume, to_controls),
+    acts!(form; "end_kill_switch", "/controls/{number}/end", "Ends a kill switch", EndKillSwitch, false, Reason => Changed, end_kill_switch, to_controls),
+    acts!(json DELETE; "end_control", "/controls/{number}", "Ends a control: a hold with the others of its scope; as an admin, the pause or a kill switch", ReleaseHold, false, Reason => Changed, end),
 ];
 
 pub(super) fn to_controls(_: &Call, _: &Changed) -> String {
@@ -136,6 +137,17 @@ async fn end_kill_switch(call: &Call) -> Result<Changed, Problem> {
     let actor = call.actor(&reason)?;
     call.once(&actor, async |store, actor| {
         operations::end_kill_switch(store, actor, number).await?;
+        Ok(Changed::plain(true))
+    })
+    .await
+}
+
+async fn end(call: &Call) -> Result<Changed, Problem> {
+    let number: i64 = call.part("number")?;
+    let Reason { reason } = call.input()?;
+    let actor = call.actor(&reason)?;
+    call.once(&actor, async |store, actor| {
+        operations::end_control(store, actor, number).await?;
         Ok(Changed::plain(true))
     })
     .await

@@ -40,7 +40,8 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         GroupDifference,
         difference
     ),
-    acts!("note_group", "/groups/{fingerprint}/note", "Notes the owner of a group, a text, or that it is muted or resolved", NoteFailureGroup, false, Note => Changed, note, |call, _| format!("/groups/{}", call.path["fingerprint"])),
+    acts!(json PATCH; "note_group", "/groups/{fingerprint}", "Notes the owner of a group, a text, or that it is muted or resolved", NoteFailureGroup, false, Note => Changed, note),
+    acts!(form; "note_group_by_form", "/groups/{fingerprint}/note", "Notes the owner of a group or a text", NoteFailureGroup, false, Note => Changed, note, |call, _| format!("/groups/{}", call.path["fingerprint"])),
 ];
 
 /// Which groups to list.

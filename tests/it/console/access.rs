@@ -28,7 +28,7 @@ async fn status(console: &ConsoleProcess, route: &Route, path: &str, token: Opti
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    if route.method == Method::POST {
+    if route.method != Method::GET {
         request = request.json(&json!({}));
     }
     request.send().await.unwrap().status().as_u16()

@@ -90,3 +90,57 @@ async fn a_producer_waits_for_the_end_of_its_job() {
     let (found, ()) = tokio::join!(asked, published);
     assert_eq!(found["state"], "succeeded");
 }
+
+#[tokio::test]
+async fn a_control_ends_by_its_number_and_a_group_is_changed_in_place() {
+    let world = TestWorld::new().await;
+    let console = world.console().await;
+    let (operator, admin) = (
+        world.token(Role::Operator, "ann", &[]).await,
+        world.token(Role::Admin, "olga", &[]).await,
+    );
+    let planted = "
+        INSERT INTO failure_groups (fingerprint, pipeline, stage, error_code, sample)
+            VALUES ('f-1', 'dispatch', 'check_account', 'x.y', 'text');
+        INSERT INTO controls (kind, scope, matcher, reason, who, expires_at) VALUES
+            ('hold', 'lane:dispatch', NULL, 'test', 'olga', now() + interval '1 hour'),
+            ('pause', 'all', NULL, 'test', 'olga', now() + interval '1 hour'),
+            ('kill_switch', 'all', '{\"source\": \"x\", \"action\": \"park\"}', 'test', 'olga', now() + interval '1 hour')";
+    world.database.rows(planted).await;
+    let send = async |method: Method, token: &str, path: &str, body: Value| {
+        let path = format!("/api/v1{path}");
+        let request = console.request(method, &path).bearer_auth(token);
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    let end = async |token: &str, kind: &str| {
+        let number = format!("SELECT id FROM controls WHERE kind = '{kind}'");
+        let path = format!("/controls/{}", world.database.one(&number).await);
+        send(Method::DELETE, token, &path, json!({"reason": "over"})).await
+    };
+    for kind in ["pause", "kill_switch"] {
+        assert_eq!(end(&operator, kind).await, 403, "{kind}");
+        assert_eq!(end(&admin, kind).await, 200, "{kind}");
+    }
+    assert_eq!(end(&operator, "hold").await, 200);
+    assert_eq!(end(&operator, "hold").await, 404, "it has ended");
+    assert_eq!(
+        send(Method::DELETE, &admin, "/controls/1", json!({})).await,
+        422,
+        "without a reason"
+    );
+    let note = json!({"owner": "ann", "reason": "test"});
+    let changed = send(Method::PATCH, &operator, "/groups/f-1", note.clone()).await;
+    assert_eq!(changed, 200);
+    let posted = send(Method::POST, &operator, "/groups/f-1/note", note).await;
+    assert_eq!(posted, 404, "programs have one way");
+    let log = "SELECT action, who FROM audit_log WHERE token IS NOT NULL AND role <> 'nobody' AND action NOT LIKE 'console.%' ORDER BY id";
+    assert_eq!(
+        world.database.rows(log).await,
+        [
+            ["controls.resume", "olga"],
+            ["controls.end_kill_switch", "olga"],
+            ["hold.release", "ann"],
+            ["failure_group.note", "ann"],
+        ]
+    );
+}
