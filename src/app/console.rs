@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
 use super::assembly::keyring;
 use super::tasks::{Tasks, drain_on_signals};
-use crate::config::{ConsoleSettings, Links, NotRight};
-use crate::console::{self, Console, ConsoleParts};
+use crate::config::{ConsoleSettings, Links, NotRight, PersonRole};
+use crate::console::{self, Console, ConsoleParts, SigningProxy};
 use crate::ops::{self, HostNames};
-use crate::store::{self, Store};
+use crate::store::{self, Role, Store};
 
 /// Connections that read, whose statements end after 2 s.
 const READS: usize = 4;
 /// Connections that act.
 const ACTS: usize = 2;
+/// The shortest secret that a proxy may share with the console.
+const SECRET: usize = 32;
 
 /// Runs the console until SIGTERM or SIGINT. It starts, and stays, also while Postgres is not
 /// available.
@@ -37,6 +40,7 @@ pub async fn run_console(links: Links, settings: ConsoleSettings) -> anyhow::Res
         keyring: Arc::new(keyring(&links)?),
         hosts: HostNames::new(settings.console_listen, &settings.console_hosts),
         is_behind_proxy: settings.console_behind_proxy,
+        proxy: signing_proxy(&settings)?,
     };
     let listener = TcpListener::bind(settings.console_listen)
         .await
@@ -53,4 +57,45 @@ pub async fn run_console(links: Links, settings: ConsoleSettings) -> anyhow::Res
     );
     ops::serve_console(listener, console::router(console), drain).await;
     tasks.finish().await
+}
+
+/// Returns the proxy that signs people in: with all three settings, or none.
+fn signing_proxy(settings: &ConsoleSettings) -> anyhow::Result<Option<SigningProxy>> {
+    let peers = settings.console_proxy_peers.clone();
+    let set = (
+        &settings.console_proxy_user_header,
+        &settings.console_proxy_secret,
+        peers.is_empty(),
+    );
+    let (header, secret) = match set {
+        (Some(header), Some(secret), false) => (header, secret),
+        (None, None, true) if settings.console_proxy_roles.is_empty() => return Ok(None),
+        _ => anyhow::bail!(NotRight(
+            "expected DISPATCH_CONSOLE_PROXY_USER_HEADER, DISPATCH_CONSOLE_PROXY_SECRET and DISPATCH_CONSOLE_PROXY_PEERS, \
+             got some of them; set all three, or none"
+        )),
+    };
+    anyhow::ensure!(
+        secret.expose_secret().len() >= SECRET,
+        NotRight(
+            "expected 32 characters or more in DISPATCH_CONSOLE_PROXY_SECRET; use `openssl rand -hex 32`"
+        )
+    );
+    let roles = settings.console_proxy_roles.iter();
+    Ok(Some(SigningProxy {
+        user_header: header.parse().context("the name of the user header")?,
+        secret: secret.clone(),
+        peers,
+        roles: roles
+            .map(|(user, role)| (user.clone(), role_of(*role)))
+            .collect(),
+    }))
+}
+
+const fn role_of(role: PersonRole) -> Role {
+    match role {
+        PersonRole::Viewer => Role::Viewer,
+        PersonRole::Operator => Role::Operator,
+        PersonRole::Admin => Role::Admin,
+    }
 }

@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables in one table. Only this module reads the environment.
 
 mod api_urls;
+mod console;
 mod environment;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -21,6 +22,7 @@ use crate::secrets::seals_with_published_key;
 use crate::tls_policy::{Endpoint, Published};
 
 pub use api_urls::channel_kinds_help;
+pub use console::{ConsoleSettings, PersonRole};
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed,
     test_servers, user,
@@ -207,28 +209,6 @@ pub struct WorkerSettings {
         hide = true
     )]
     pub crash_at: Option<String>,
-}
-
-/// Settings of the console.
-#[derive(Debug, Clone, Args)]
-pub struct ConsoleSettings {
-    /// Address of the console and its API; another address than loopback requires
-    /// --console-behind-proxy
-    #[arg(
-        long,
-        env = "DISPATCH_CONSOLE_LISTEN",
-        default_value = "127.0.0.1:9465",
-        value_name = "ADDRESS"
-    )]
-    pub console_listen: SocketAddr,
-    /// Additional comma-separated host names (`Host` without the port) that the console accepts,
-    /// for a proxy in front of it
-    #[arg(long, env = "DISPATCH_CONSOLE_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
-    pub console_hosts: Vec<String>,
-    /// A proxy in front of the console ends TLS: cookies are sent over https only, and the console
-    /// may listen on another address than loopback
-    #[arg(long, env = "DISPATCH_CONSOLE_BEHIND_PROXY", action = clap::ArgAction::SetTrue)]
-    pub console_behind_proxy: bool,
 }
 
 /// Retention periods, in days.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::auth::{Sender, SignedIn};
+use super::auth::{Sender, SignedIn, credential};
 use super::mask::without_mailboxes;
 use super::panels::Panels;
 use super::problem::Problem;
@@ -239,7 +239,7 @@ impl Call {
             reason: Some(reason.to_owned()),
             request: Some(Request {
                 id: self.sender.id,
-                token: self.who.token.name.clone(),
+                token: credential(&self.who.token).to_owned(),
                 key: self.key()?,
             }),
         })

@@ -31,6 +31,7 @@ mod standing;
 mod state;
 mod summary;
 
+pub use auth::SigningProxy;
 pub(crate) use mask::masked_changes;
 pub use openapi::document;
 pub use routes::{Access, Parameter, Route, all};

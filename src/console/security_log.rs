@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::auth::Sender;
+use super::auth::{Sender, credential};
 use super::state::Console;
 use crate::fault::chain;
 use crate::store::{Action, Actor, ApiToken, Request, Role};
@@ -22,6 +22,10 @@ const ROWS: u64 = 5;
 /// Tokens and addresses that have rows of their own within [`WINDOW`]; the others share one row.
 const SUBJECTS: usize = 10;
 const WINDOW: Duration = Duration::from_mins(1);
+/// How long a user of the proxy is not noted again; a session of the console lasts as long.
+const SIGNED_IN_FOR: Duration = Duration::from_hours(12);
+/// Users of the proxy that are remembered.
+const USERS: usize = 1000;
 /// Rows that wait to be written.
 const WAITING: usize = 200;
 
@@ -39,6 +43,8 @@ enum Subject {
 struct Row {
     who: String,
     role: Role,
+    /// The name of the token.
+    token: String,
     request: Uuid,
     action: Action,
     after: Value,
@@ -65,18 +71,39 @@ struct Ledger {
 pub(super) struct SecurityLog {
     ledger: Mutex<Ledger>,
     added: Notify,
+    /// When the users of the proxy signed in.
+    users: Mutex<HashMap<i64, Instant>>,
 }
 
 impl SecurityLog {
     /// Adds a row about the owner of a token.
     pub(super) fn known(&self, sender: &Sender, token: &ApiToken, action: Action, after: Value) {
-        let row = row(sender, (&token.name, token.role), action, after);
+        let who = (token.name.as_str(), token.role, credential(token));
+        let row = row(sender, who, action, after);
         self.add(Subject::Token(token.id), row);
+    }
+
+    /// Adds a row about the sign-in of a user of the proxy, if there was none within 12 h.
+    pub(super) fn seen(&self, sender: &Sender, token: &ApiToken) {
+        let now = Instant::now();
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < SIGNED_IN_FOR;
+        if users.get(&token.id).is_some_and(is_recent) {
+            return;
+        }
+        if users.len() >= USERS {
+            users.clear();
+        }
+        users.insert(token.id, now);
+        drop(users);
+        let after = json!({"role": token.role, "proxy": true});
+        self.known(sender, token, Action::SignIn, after);
     }
 
     /// Adds a row about somebody who was not recognised.
     pub(super) fn unknown(&self, sender: &Sender, action: Action, after: Value) {
-        let row = row(sender, ("unknown", Role::Nobody), action, after);
+        let who = ("unknown", Role::Nobody, "unknown");
+        let row = row(sender, who, action, after);
         self.add(subject(sender.peer), row);
     }
 
@@ -122,7 +149,7 @@ async fn write(console: &Console, row: Row) {
         reason: None,
         request: Some(Request {
             id: row.request,
-            token: row.who.clone(),
+            token: row.token,
             key: None,
         }),
         who: row.who,
@@ -141,11 +168,17 @@ async fn write(console: &Console, row: Row) {
     }
 }
 
-fn row(sender: &Sender, (who, role): (&str, Role), action: Action, mut after: Value) -> Row {
+fn row(
+    sender: &Sender,
+    (who, role, token): (&str, Role, &str),
+    action: Action,
+    mut after: Value,
+) -> Row {
     after["address"] = json!(sender.peer);
     Row {
         who: who.to_owned(),
         role,
+        token: token.to_owned(),
         request: sender.id,
         action,
         after,
@@ -210,6 +243,7 @@ impl Ledger {
             let last = Row {
                 who: "others".to_owned(),
                 role: Role::Nobody,
+                token: "unknown".to_owned(),
                 ..others.last
             };
             self.waiting.push(counted(others.count, last));
@@ -231,6 +265,7 @@ mod tests {
         Row {
             who: who.to_owned(),
             role: Role::Viewer,
+            token: who.to_owned(),
             request: Uuid::nil(),
             action: Action::RefuseRequest,
             after: json!({}),

@@ -97,13 +97,13 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
             let answered = answered.inspect_err(|refused| refused.note(&console, route, &sender));
             match (answered, seen) {
                 (Ok(response), Some((asked, headers))) => {
-                    read(&console, &headers, &asked, response)
+                    read(&console, (&headers, &sender), &asked, response)
                 }
                 (Ok(response), None) => response,
                 (Err(refused), Some((asked, headers)))
                     if refused.problem.code == "postgres_away" =>
                 {
-                    let key = snapshot_key(&console, &headers, &asked);
+                    let key = snapshot_key(&console, (&headers, &sender), &asked);
                     let kept = key.and_then(|key| console.snapshots.show(&key, &refused.problem));
                     kept.unwrap_or_else(|| refused.response(reader, id))
                 }
@@ -115,12 +115,17 @@ fn method(route: &'static Route, reader: Reader) -> MethodRouter<Arc<Console>> {
 
 /// Finishes the answer to a person who reads a page: keeps it for a time without Postgres, lets the
 /// browser load it again if the address asks for that, and leaves it out if the reader has it.
-fn read(console: &Console, headers: &HeaderMap, asked: &str, mut response: Response) -> Response {
+fn read(
+    console: &Console,
+    (headers, sender): (&HeaderMap, &Sender),
+    asked: &str,
+    mut response: Response,
+) -> Response {
     let text = response.extensions().get::<PageText>().cloned();
     let (Some(PageText(text)), Some(tag)) = (text, response.headers().get(ETAG)) else {
         return response;
     };
-    if let Some(key) = snapshot_key(console, headers, asked) {
+    if let Some(key) = snapshot_key(console, (headers, sender), asked) {
         console.snapshots.keep(key, text);
     }
     if headers.get(IF_NONE_MATCH) == Some(tag) {
@@ -380,7 +385,7 @@ async fn guard(
     mut request: Request<Body>,
     next: axum::middleware::Next,
 ) -> Response {
-    let sender = Sender::of(&request);
+    let sender = Sender::of(console.parts.proxy.as_ref(), &mut request);
     request.extensions_mut().insert(sender);
     let mut response = if console.parts.hosts.names(&request) {
         next.run(request).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::auth::{Rates, Refusals};
+use super::auth::{Rates, Refusals, SigningProxy};
 use super::live::{Snapshots, Streams};
 use super::panels::Panels;
 use super::security_log::SecurityLog;
@@ -25,6 +25,8 @@ pub struct ConsoleParts {
     pub hosts: HostNames,
     /// Whether a proxy ends TLS in front of the console.
     pub is_behind_proxy: bool,
+    /// The proxy that signs people in.
+    pub proxy: Option<SigningProxy>,
 }
 
 /// The state that all requests share.

@@ -2,11 +2,14 @@
 //! console.
 
 mod limits;
+mod proxy;
 mod sender;
 mod session;
 mod sign_in;
 
 pub(super) use limits::{Rates, Refusals};
+pub use proxy::SigningProxy;
+pub(super) use proxy::credential;
 pub(super) use sender::Sender;
 pub(super) use session::Session;
 pub(super) use sign_in::{SIGN_IN, post_sign_in, post_sign_out, show_sign_in};
@@ -71,8 +74,8 @@ impl SignedIn {
     }
 }
 
-/// Recognises the sender of a request by its `Authorization` header; if there is none, by its
-/// cookie. `None` if it has neither.
+/// Recognises the sender of a request by its `Authorization` header; if there is none, by the proxy;
+/// then by its cookie. `None` if it has nothing of these.
 ///
 /// # Errors
 /// `unauthorized` or `too_many` for a token or a session that is not valid; `postgres_away`.
@@ -86,7 +89,18 @@ pub(super) async fn recognise(
         let found = by_token(console, token, sender, Action::RefuseRequest);
         return found.await.map(Some);
     }
-    let Some(session) = session_of(console, headers) else {
+    if let Some(user) = &sender.user {
+        let keyring = &console.parts.keyring;
+        let (token, session) = (user.as_token(keyring), Some(user.session(keyring)));
+        console.security_log.seen(sender, &token);
+        let bar = Bar::default();
+        return Ok(Some(SignedIn {
+            token,
+            session,
+            bar,
+        }));
+    }
+    let Some(session) = session_of(console, headers, sender) else {
         return Ok(None);
     };
     let token = console.parts.reads.token(session.token).await?;
@@ -136,8 +150,15 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && is_token).then_some(token)
 }
 
-/// Returns the session of a request's cookie, if it is valid.
-pub(super) fn session_of(console: &Console, headers: &HeaderMap) -> Option<Session> {
+/// Returns the session of a request: that of the proxy's user, or of its cookie, if it is valid.
+pub(super) fn session_of(
+    console: &Console,
+    headers: &HeaderMap,
+    sender: &Sender,
+) -> Option<Session> {
+    if let Some(user) = &sender.user {
+        return Some(user.session(&console.parts.keyring));
+    }
     let name = session::cookie_name(console.parts.is_behind_proxy);
     let cookies = headers.get_all(COOKIE_HEADER).iter();
     cookies

@@ -35,6 +35,9 @@ pub(in crate::console) struct Session {
     seen: i64,
     /// The token that forms of this session contain.
     pub(in crate::console) form: String,
+    /// Whether a proxy has signed the person in. No cookie says so.
+    #[serde(skip)]
+    pub(in crate::console) is_of_proxy: bool,
 }
 
 impl Session {
@@ -45,6 +48,16 @@ impl Session {
             begun: now.unix_timestamp(),
             seen: now.unix_timestamp(),
             form: data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 16]>()),
+            is_of_proxy: false,
+        }
+    }
+
+    /// Returns the session of a person whom a proxy has signed in, for one request.
+    pub(super) fn through_proxy(token: i64, form: String, now: OffsetDateTime) -> Self {
+        Self {
+            form,
+            is_of_proxy: true,
+            ..Self::begin(token, now)
         }
     }
 

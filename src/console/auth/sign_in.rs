@@ -152,7 +152,7 @@ pub(in crate::console) async fn post_sign_out(
         let problem = Problem::forbidden("expected the form of this console");
         return pages::problem(&problem, None);
     }
-    if let Some(session) = session_of(&console, &headers)
+    if let Some(session) = session_of(&console, &headers, &sender)
         && let Ok(Some(token)) = console.parts.reads.token(session.token).await
     {
         let log = &console.security_log;

@@ -10,7 +10,7 @@ use maud::html;
 use time::OffsetDateTime;
 
 use crate::console::answer;
-use crate::console::auth::session_of;
+use crate::console::auth::{Sender, session_of};
 use crate::console::pages::exact_time;
 use crate::console::problem::Problem;
 use crate::console::state::Console;
@@ -30,11 +30,11 @@ pub(in crate::console) struct Key {
 /// Returns the key of the page that a request asks for; `None` without a session.
 pub(in crate::console) fn key(
     console: &Console,
-    headers: &HeaderMap,
+    (headers, sender): (&HeaderMap, &Sender),
     address: &str,
 ) -> Option<Key> {
     Some(Key {
-        form_token: session_of(console, headers)?.form,
+        form_token: session_of(console, headers, sender)?.form,
         address: address.to_owned(),
     })
 }

@@ -73,6 +73,8 @@ impl<'a> Frame<'a> {
     fn body(&self, content: &Markup) -> Markup {
         let token = &self.who.token;
         let form_token = self.form_token();
+        let session = self.who.session.as_ref();
+        let is_of_proxy = session.is_some_and(|session| session.is_of_proxy);
         html! {
                 header.top {
                     a.skip href="#main" { "Skip to the content" }
@@ -87,7 +89,7 @@ impl<'a> Frame<'a> {
                     form.who method="post" action="/sign-out" {
                         input type="hidden" name="form_token" value=(form_token);
                         span { (token.name) " (" (token.role.word()) ")" }
-                        button.plain type="submit" { "Sign out" }
+                        @if !is_of_proxy { button.plain type="submit" { "Sign out" } }
                     }
                 }
                 (self.bar())

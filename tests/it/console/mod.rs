@@ -15,6 +15,8 @@ mod kill_switch;
 mod live;
 mod night;
 mod other_schema;
+mod proxy;
+mod refusals;
 
 use std::time::Duration;
 

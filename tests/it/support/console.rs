@@ -10,6 +10,7 @@ use dispatch_worker::operations::{TokenSettings, create_token};
 use dispatch_worker::store::{Actor, Role};
 use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, RequestBuilder, Response};
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -23,7 +24,7 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A running console. Dropping it kills the process.
 pub(crate) struct ConsoleProcess {
-    _child: Child,
+    child: Child,
     port: Port,
     http: Client,
 }
@@ -32,6 +33,15 @@ impl ConsoleProcess {
     /// Starts a console on the world's database, or on another address of it, and waits until it
     /// answers.
     pub(crate) async fn start(world: &TestWorld, database_url: Option<&str>) -> Self {
+        Self::start_with(world, database_url, &[]).await
+    }
+
+    /// Starts a console as [`ConsoleProcess::start`] does, with further settings.
+    pub(crate) async fn start_with(
+        world: &TestWorld,
+        database_url: Option<&str>,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let port = ports::reserve().expect("a free port");
         let log = File::create(
             world
@@ -49,6 +59,7 @@ impl ConsoleProcess {
                 "DISPATCH_CONSOLE_LISTEN",
                 format!("127.0.0.1:{}", port.number()),
             )
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -60,17 +71,23 @@ impl ConsoleProcess {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
-        let console = Self {
-            _child: child,
-            port,
-            http,
-        };
+        let console = Self { child, port, http };
         wait_for("a console to answer", LISTENS_WITHIN, async || {
             let asked = console.http.get(console.url("/sign-in")).send().await;
             asked.map(drop).map_err(|error| error.to_string())
         })
         .await;
         console
+    }
+
+    /// Ends the console in order, and waits for its end.
+    pub(crate) async fn end(mut self) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let pid = id.and_then(Pid::from_raw).expect("a running process");
+        kill_process(pid, Signal::TERM).expect("the process is a child");
+        let ended = tokio::time::timeout(LISTENS_WITHIN, self.child.wait()).await;
+        let status = ended.expect("an end in time").expect("a status");
+        assert!(status.success(), "{status}");
     }
 
     /// Returns the URL of a path.
