@@ -25,7 +25,7 @@ use super::auth::{
 use super::call::{Call, Form};
 use super::live::{PageText, snapshot_key};
 use super::problem::Problem;
-use super::routes::{Access, Route, all};
+use super::routes::{Access, Handler, Route, all};
 use super::state::Console;
 use super::{answer, choose, in_force, pages, query, schema};
 use crate::pipelines::configuration_link;
@@ -242,18 +242,7 @@ async fn served(
         Reader::Program => route.api,
     };
     let handler = handler.ok_or_else(|| refused(Some(&who))(Problem::not_found("no such page")))?;
-    let answered = handler(call).await;
-    let answered = match answered {
-        Err(problem) if problem.code == "internal" => {
-            Err(schema::explained(console, problem).await)
-        }
-        answered => answered,
-    };
-    // A missing time of the last use is no reason to refuse an answer.
-    if !who.token.was_used_lately && !who.bar.is_read_only {
-        drop(console.parts.acts.token_used(who.token.id).await);
-    }
-    let mut response = answered.map_err(refused(Some(&who)))?;
+    let mut response = answered(handler, call).await.map_err(refused(Some(&who)))?;
     answer::set(
         &mut response,
         HeaderName::from_static("ratelimit"),
@@ -268,6 +257,29 @@ async fn served(
         renew(console, &who, &mut response);
     }
     Ok(response)
+}
+
+async fn answered(handler: Handler, call: Call) -> Result<Response, Problem> {
+    let (console, token) = (Arc::clone(&call.console), call.who.token.clone());
+    let answered = handler(call).await;
+    if !token.was_used_lately {
+        note_use(&console, token.id).await;
+    }
+    match answered {
+        Err(problem) if problem.code == "internal" => {
+            Err(schema::explained(&console, problem).await)
+        }
+        answered => answered,
+    }
+}
+
+/// Notes that a token was used, unless the database has another schema. If the time of the last use
+/// is missing, that is no reason to refuse an answer.
+async fn note_use(console: &Console, token: i64) {
+    let schema = console.panels.schema(&console.parts.reads).await;
+    if matches!(schema.value(), Some(None)) {
+        drop(console.parts.acts.token_used(token).await);
+    }
 }
 
 /// Returns who asks, if the route permits it.
