@@ -93,6 +93,13 @@ fn check(settings: &TokenSettings) -> Result<(), OperationError> {
             "expected a source for the role `producer`, and for no other role; use --role producer --source SOURCE",
         );
     }
+    let source = settings
+        .source
+        .as_ref()
+        .map(|source| source.chars().count());
+    if source.is_some_and(|length| length > 64) {
+        return invalid("expected a source of at most 64 characters; use that of the producer");
+    }
     if !Role::OF_TOKENS.contains(&settings.role) {
         return invalid("expected the role producer, viewer, operator or admin");
     }
@@ -131,6 +138,8 @@ mod tests {
             settings(Role::Producer, None),
             settings(Role::Admin, Some("shop")),
             settings(Role::Worker, None),
+            settings(Role::Nobody, None),
+            settings(Role::Producer, Some(&"x".repeat(65))),
             TokenSettings {
                 valid: LONGEST + Duration::from_secs(1),
                 ..settings(Role::Viewer, None)
