@@ -1,17 +1,16 @@
 //! `dispatch audit list`: prints the audit log, newest first, one page at a time.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use time::OffsetDateTime;
 
+use super::connect;
 use super::output::{Output, or_dash, plain, rendered, say, when};
-use super::{connect, duration};
 use crate::config::Links;
 use crate::job::JobId;
-use crate::store::{AuditFilter, AuditRow};
+use crate::store::{AuditFilter, AuditRow, Since};
 
 /// Read the audit log
 #[derive(Debug, Subcommand)]
@@ -33,9 +32,9 @@ pub(super) struct List {
     /// Only this action, for example retry or hold.place
     #[arg(long)]
     action: Option<String>,
-    /// Only of the last while: 90s, 15m, 24h, 7d
-    #[arg(long, value_parser = duration::parse, value_name = "LENGTH")]
-    since: Option<Duration>,
+    /// Only of the last while (90s, 15m, 24h, 7d), or at this time or later (RFC 3339)
+    #[arg(long, value_name = "LENGTH")]
+    since: Option<Since>,
     /// Only older than this row; use the cursor of a page for the next page
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
@@ -59,7 +58,7 @@ impl List {
             job: self.job,
             who: self.who,
             action: self.action,
-            since: self.since.map(|length| OffsetDateTime::now_utc() - length),
+            since: self.since.map(|since| since.at(OffsetDateTime::now_utc())),
         };
         let page = store.audit_rows(&filter, self.before, self.limit).await?;
         output.answer(&page, || {

@@ -44,7 +44,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
     parameters.extend(route.parameters.iter().map(|parameter| {
-        json!({"name": parameter.name, "in": "query", "description": parameter.about, "schema": {"type": "string"}})
+        let schema = if parameter.is_several {
+            json!({"type": "array", "items": {"type": "string"}})
+        } else {
+            json!({"type": "string"})
+        };
+        json!({"name": parameter.name, "in": "query", "description": parameter.about, "schema": schema})
     }));
     let mut operation = json!({
         "operationId": route.name,

@@ -1,9 +1,10 @@
-//! Queries, forms and cursors.
+//! Queries and forms.
 
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Error as _};
 use time::OffsetDateTime;
 
+use super::parameters;
 use super::problem::Problem;
 
 /// Most rows of a page.
@@ -17,7 +18,7 @@ pub(super) const USUAL: i64 = 50;
 /// # Errors
 /// `invalid_filter`.
 pub(super) fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
-    form(query.as_bytes()).map_err(Problem::invalid_filter)
+    parameters::read(query).map_err(Problem::invalid_filter)
 }
 
 /// The parameter of every page that makes a browser load it again after so many seconds.
@@ -39,7 +40,7 @@ pub(super) fn without_refresh(query: &str) -> String {
     kept.join("&")
 }
 
-/// Parses the text of a form, or of a query.
+/// Parses the text of a form.
 ///
 /// # Errors
 /// What is wrong.
@@ -75,4 +76,10 @@ pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
             "expected a limit from 1 to {MOST}, got {limit}"
         ))),
     }
+}
+
+/// Returns the last row of a page that is full, so that there may be another one.
+pub(super) fn last_of_full<T>(rows: &[T], limit: i64) -> Option<&T> {
+    let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
+    rows.last().filter(|_| is_full)
 }

@@ -39,6 +39,8 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it does.
     pub about: &'static str,
+    /// Whether it may be given several times; a row then has one of the values.
+    pub is_several: bool,
 }
 
 /// One row of the table.
@@ -117,12 +119,12 @@ macro_rules! handler {
 pub(super) use handler;
 
 /// Declares a route that reads: for everybody who may read everything, or for `$access`; for people
-/// too, if it names a page.
+/// too, if it names a page. `several` marks a parameter that may be given several times.
 macro_rules! reads {
     ($name:literal, $($rest:tt)*) => {
         crate::console::routes::reads!(for crate::console::routes::VIEWER; $name, $($rest)*)
     };
-    (for $access:expr; $name:literal, $path:literal, $about:literal, [$($parameter:literal: $means:literal),* $(,)?], $output:ty, $api:path $(, $page:path)?) => {
+    (for $access:expr; $name:literal, $path:literal, $about:literal, [$($parameter:literal $($several:ident)?: $means:literal),* $(,)?], $output:ty, $api:path $(, $page:path)?) => {
         Route {
             name: $name,
             method: axum::http::Method::GET,
@@ -130,7 +132,11 @@ macro_rules! reads {
             about: $about,
             access: $access,
             action: None,
-            parameters: &[$(crate::console::routes::Parameter { name: $parameter, about: $means }),*],
+            parameters: &[$(crate::console::routes::Parameter {
+                name: $parameter,
+                about: $means,
+                is_several: !stringify!($($several)?).is_empty(),
+            }),*],
             input: None,
             output: crate::console::routes::schema::<$output>,
             media_type: crate::console::routes::JSON,

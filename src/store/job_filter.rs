@@ -6,21 +6,29 @@ use time::OffsetDateTime;
 
 use crate::job::{JobId, JobState};
 
-/// Which jobs to list or to count: all conditions together.
+/// Most values of one condition: each may be an access path of its own.
+const MOST_VALUES: usize = 10;
+/// Most characters of a text; no name, key or code is longer.
+const TEXT: usize = 255;
+/// Most characters of a cause: it may have several names in it.
+const CAUSE: usize = 1000;
+
+/// Which jobs to list or to count: all conditions together. A job meets a condition that has
+/// several values if it has one of them; an empty list is no condition.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// In this state.
-    pub state: Option<JobState>,
-    /// Of this pipeline.
-    pub pipeline: Option<String>,
-    /// Of this organization.
-    pub organization: Option<String>,
-    /// Of this source.
-    pub source: Option<String>,
+    /// In one of these states.
+    pub states: Vec<JobState>,
+    /// Of one of these pipelines.
+    pub pipelines: Vec<String>,
+    /// Of one of these organizations.
+    pub organizations: Vec<String>,
+    /// Of one of these sources.
+    pub sources: Vec<String>,
     /// Follow-ups of this parent.
     pub parent: Option<JobId>,
-    /// With this error code. Without a state, only jobs that are not done.
-    pub error_code: Option<CodeFilter>,
+    /// With one of these error codes. Without a state, only jobs that are not done.
+    pub error_codes: Vec<CodeFilter>,
     /// Of this failure group. Without a state, only jobs that are not done.
     pub fingerprint: Option<String>,
     /// With this dedupe key, of any source.
@@ -29,8 +37,8 @@ pub struct JobFilter {
     pub replica: Option<i64>,
     /// Waiting for this cause, see [`JobRow::wait_key`](super::JobRow::wait_key).
     pub cause: Option<String>,
-    /// At this stage.
-    pub stage: Option<String>,
+    /// At one of these stages.
+    pub stages: Vec<String>,
     /// Accepted at this time or later; a follow-up counts as accepted with its first parent.
     pub since: Option<OffsetDateTime>,
     /// That changed this work item, in any account, or a group that it is linked to.
@@ -39,6 +47,17 @@ pub struct JobFilter {
     pub before: Option<JobId>,
     /// At most this many.
     pub limit: i64,
+}
+
+/// A filter that no list is made for.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidFilter {
+    /// A condition has too many values.
+    #[error("expected at most {MOST_VALUES} values of `{0}`, got {1}; ask for fewer at once")]
+    TooMany(&'static str, usize),
+    /// A text is longer than any that is stored.
+    #[error("expected at most {1} characters of `{0}`, got {2}; no stored text is longer")]
+    TooLong(&'static str, usize, usize),
 }
 
 /// An error code, or the beginning of one.
@@ -89,21 +108,59 @@ impl CodeFilter {
 }
 
 impl JobFilter {
+    /// Returns the filter if it can be read along access paths.
+    ///
+    /// # Errors
+    /// [`InvalidFilter`].
+    pub fn checked(self) -> Result<Self, InvalidFilter> {
+        let codes: Vec<String> = self.error_codes.iter().map(|code| code.range().0).collect();
+        let lists: [(&'static str, &[String]); 5] = [
+            ("pipeline", &self.pipelines),
+            ("organization", &self.organizations),
+            ("source", &self.sources),
+            ("code", &codes),
+            ("stage", &self.stages),
+        ];
+        for (name, values) in lists {
+            if values.len() > MOST_VALUES {
+                return Err(InvalidFilter::TooMany(name, values.len()));
+            }
+        }
+        let listed = lists
+            .into_iter()
+            .flat_map(|(name, values)| values.iter().map(move |value| (name, TEXT, value)));
+        let single = [
+            ("group", TEXT, &self.fingerprint),
+            ("key", TEXT, &self.dedupe_key),
+            ("cause", CAUSE, &self.cause),
+        ];
+        let single = single
+            .into_iter()
+            .filter_map(|(name, most, value)| Some((name, most, value.as_ref()?)));
+        for (name, most, value) in listed.chain(single) {
+            let length = value.chars().count();
+            if length > most {
+                return Err(InvalidFilter::TooLong(name, most, length));
+            }
+        }
+        Ok(self)
+    }
+
     /// Returns the number of conditions that an access path may answer, other than time and work
     /// item.
     pub(super) fn conditions(&self) -> usize {
         [
-            self.state.is_some(),
-            self.pipeline.is_some(),
-            self.organization.is_some(),
-            self.source.is_some(),
+            !self.states.is_empty(),
+            !self.pipelines.is_empty(),
+            !self.organizations.is_empty(),
+            !self.sources.is_empty(),
             self.parent.is_some(),
-            self.error_code.is_some(),
+            !self.error_codes.is_empty(),
             self.fingerprint.is_some(),
             self.dedupe_key.is_some(),
             self.replica.is_some(),
             self.cause.is_some(),
-            self.stage.is_some(),
+            !self.stages.is_empty(),
         ]
         .into_iter()
         .filter(|is_set| *is_set)
@@ -126,5 +183,26 @@ mod tests {
         for wrong in ["", "*", "sl*ck", "Slack.x", "slack.**", "a b"] {
             assert!(wrong.parse::<CodeFilter>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_filter_has_a_limited_number_of_values_and_of_characters() {
+        let of_codes = |number: usize| JobFilter {
+            error_codes: vec![CodeFilter::Prefix("slack.".to_owned()); number],
+            ..JobFilter::default()
+        };
+        assert!(of_codes(10).checked().is_ok());
+        let error = of_codes(11).checked().unwrap_err().to_string();
+        assert!(error.contains("10 values of `code`, got 11"), "{error}");
+        let of_key = |length: usize| JobFilter {
+            dedupe_key: Some("é".repeat(length)),
+            ..JobFilter::default()
+        };
+        assert!(of_key(255).checked().is_ok());
+        let error = of_key(300).checked().unwrap_err().to_string();
+        assert!(
+            error.contains("255 characters of `key`, got 300"),
+            "{error}"
+        );
     }
 }

@@ -15,11 +15,11 @@ use uuid::Uuid;
 use super::count::CappedCount;
 use super::error::StoreError;
 use super::handle::Store;
-use super::job_filter::JobFilter;
+use super::job_filter::{CodeFilter, JobFilter};
 use super::job_row::{JobRow, job_columns, job_row};
 use super::sql::query;
 use super::ways::Way;
-use crate::job::{JobId, JobState};
+use crate::job::JobId;
 
 /// Jobs in a window.
 const WINDOW: i64 = 5_000;
@@ -65,10 +65,11 @@ macro_rules! among {
             "SELECT ",
             $columns,
             r#" FROM jobs j WHERE j.id = ANY (ARRAY(SELECT unnest($1::uuid[])))
-                AND ($2::text IS NULL OR j.pipeline = $2) AND ($3::text IS NULL OR j.organization = $3)
-                AND ($4::text IS NULL OR j.source = $4) AND ($5::text IS NULL OR j.state || '' = $5)
-                AND ($6::text IS NULL OR j.stage = $6)
-                AND ($7::text IS NULL OR j.error_code COLLATE "C" BETWEEN $7 AND $8::text)
+                AND ($2::text[] IS NULL OR j.pipeline = ANY ($2)) AND ($3::text[] IS NULL OR j.organization = ANY ($3))
+                AND ($4::text[] IS NULL OR j.source = ANY ($4)) AND ($5::text[] IS NULL OR j.state || '' = ANY ($5))
+                AND ($6::text[] IS NULL OR j.stage = ANY ($6))
+                AND ($7::text[] IS NULL OR (SELECT bool_or(j.error_code COLLATE "C" BETWEEN code.first AND code.last)
+                    FROM unnest($7, $8::text[]) AS code (first, last)))
                 AND ($9::text IS NULL OR j.fingerprint || '' = $9) AND ($10::bigint IS NULL OR j.owner + 0 = $10)
                 AND ($11::text IS NULL OR j.wait_key || '' = $11) AND ($12::text IS NULL OR j.dedupe_key = $12)
                 AND ($13::uuid IS NULL OR j.parent_id = $13)"#,
@@ -201,20 +202,36 @@ async fn among(
     (ids, filter): (&Vec<Uuid>, &JobFilter),
     limit: Option<i64>,
 ) -> Result<Vec<Row>, StoreError> {
-    let (first_code, last_code) = filter.error_code.as_ref().map(|code| code.range()).unzip();
-    let (state, parent) = (
-        filter.state.map(JobState::word),
-        filter.parent.map(|id| id.0),
-    );
+    let (first_codes, last_codes): (Vec<String>, Vec<String>) =
+        filter.error_codes.iter().map(CodeFilter::range).unzip();
+    let states: Vec<&str> = filter.states.iter().map(|state| state.word()).collect();
+    let parent = filter.parent.map(|id| id.0);
+    let lists = [
+        &filter.pipelines,
+        &filter.organizations,
+        &filter.sources,
+        &filter.stages,
+        &first_codes,
+        &last_codes,
+    ];
+    let [
+        pipelines,
+        organizations,
+        sources,
+        stages,
+        first_codes,
+        last_codes,
+    ] = lists.map(|values| any_of(values));
+    let states = any_of(&states);
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
         ids,
-        &filter.pipeline,
-        &filter.organization,
-        &filter.source,
-        &state,
-        &filter.stage,
-        &first_code,
-        &last_code,
+        &pipelines,
+        &organizations,
+        &sources,
+        &states,
+        &stages,
+        &first_codes,
+        &last_codes,
         &filter.fingerprint,
         &filter.replica,
         &filter.cause,
@@ -225,4 +242,9 @@ async fn among(
         parameters.push(limit);
     }
     query(client, sql, &parameters).await
+}
+
+/// Returns the values of a condition; `None` if there is no condition.
+fn any_of<T>(values: &[T]) -> Option<&[T]> {
+    (!values.is_empty()).then_some(values)
 }

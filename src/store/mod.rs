@@ -81,6 +81,7 @@ mod run;
 mod samples;
 mod scale;
 mod series;
+mod since;
 mod sql;
 #[cfg(feature = "devkit")]
 mod statements;
@@ -131,7 +132,7 @@ pub use inputs::InputVersion;
 pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobView};
 pub use intake::Intaken;
 pub use intent::IntentOutcome;
-pub use job_filter::{CodeFilter, InvalidCode, JobFilter};
+pub use job_filter::{CodeFilter, InvalidCode, InvalidFilter, JobFilter};
 pub use job_places::{CampaignOfJob, JobPlaces, UnpublishedEvent, UnpublishedEvents};
 pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
@@ -165,6 +166,7 @@ pub use rows::FirstStages;
 pub use run::Run;
 pub use samples::{SampleData, SampleRow};
 pub use scale::{LaneLoad, Scale, desired_replicas};
+pub use since::{InvalidSince, Since, parse_age};
 pub use sql::{Json, Row, Transaction, execute, query, query_one, query_opt};
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};

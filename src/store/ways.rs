@@ -172,14 +172,19 @@ pub(super) const OF_WORK_ITEM: &str = "
 
 /// An access path.
 pub(super) enum Way<'a> {
-    /// A statement with its parameters from `$4` on, and the number of conditions that it answers.
-    Walk {
-        sql: &'static str,
-        of: Vec<Parameter<'a>>,
+    /// Walks whose ids are merged, and the number of conditions that they answer.
+    Walks {
+        walks: Vec<Walk<'a>>,
         answers: usize,
     },
     /// All its ids, newest first.
     Known(Vec<Uuid>),
+}
+
+/// A statement with its parameters from `$4` on.
+pub(super) struct Walk<'a> {
+    sql: &'static str,
+    of: Vec<Parameter<'a>>,
 }
 
 type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
@@ -190,22 +195,18 @@ impl<'a> Way<'a> {
         client: &deadpool_postgres::Client,
         filter: &'a JobFilter,
     ) -> Result<Self, StoreError> {
-        let is_open = !filter.state.is_some_and(JobState::is_done);
         if let Some(number) = filter.work_item {
             let known = known(client, OF_WORK_ITEM, &[&AT_ONCE, &number]).await?;
             return Ok(Self::Known(known));
         }
-        if let (Some(organization), Some(_), None, true) = (
-            &filter.organization,
-            filter.state,
-            filter.parent,
-            is_open && Self::of_cause_or_failure(filter).is_none(),
-        ) {
-            let most = AT_ONCE + 1;
-            let open = known(client, OPEN_OF_ORGANIZATION, &[&most, organization]).await?;
-            if i64::try_from(open.len()).is_ok_and(|jobs| jobs <= AT_ONCE) {
-                return Ok(Self::Known(open));
-            }
+        let is_open = !filter.states.iter().any(|state| state.is_done());
+        if is_open
+            && !filter.states.is_empty()
+            && filter.parent.is_none()
+            && Self::of_cause_or_failure(filter).is_none()
+            && let Some(open) = open_of_organizations(client, &filter.organizations).await?
+        {
+            return Ok(Self::Known(open));
         }
         let narrowest = match (&filter.parent, &filter.dedupe_key) {
             (Some(parent), _) => Some(Self::walk(FOLLOW_UPS, vec![Box::new(parent.0)], 1)),
@@ -213,55 +214,74 @@ impl<'a> Way<'a> {
             (None, None) if is_open => Self::of_cause_or_failure(filter),
             (None, None) => None,
         };
-        Ok(narrowest.unwrap_or_else(|| Self::of_state(filter.state)))
+        Ok(narrowest.unwrap_or_else(|| Self::of_states(&filter.states)))
     }
 
     /// Returns the access path to open jobs by what they wait for, their owner or their failure.
     fn of_cause_or_failure(filter: &'a JobFilter) -> Option<Self> {
-        let state = |state| usize::from(filter.state == Some(state));
+        let only = |state| usize::from(filter.states == [state]);
         if let Some(cause) = &filter.cause {
-            let answers = 1 + state(JobState::Waiting);
+            let answers = 1 + only(JobState::Waiting);
             return Some(Self::walk(OF_CAUSE, vec![Box::new(cause)], answers));
         }
         if let Some(replica) = &filter.replica {
-            let answers = 1 + state(JobState::Running);
+            let answers = 1 + only(JobState::Running);
             return Some(Self::walk(OF_REPLICA, vec![Box::new(replica)], answers));
         }
         if let Some(fingerprint) = &filter.fingerprint {
             let of: Vec<Parameter<'a>> = vec![Box::new(fingerprint)];
-            return Some(if filter.state == Some(JobState::Parked) {
+            return Some(if filter.states == [JobState::Parked] {
                 Self::walk(PARKED_OF_GROUP, of, 2)
             } else {
                 Self::walk(OF_GROUP, of, 1)
             });
         }
-        let (first, last) = filter.error_code.as_ref()?.range();
-        Some(Self::walk(
-            OF_CODE,
-            vec![Box::new(first), Box::new(last)],
-            1,
-        ))
+        let walks = filter.error_codes.iter().map(|code| {
+            let (first, last) = code.range();
+            Walk {
+                sql: OF_CODE,
+                of: vec![Box::new(first), Box::new(last)],
+            }
+        });
+        let walks: Vec<Walk<'a>> = walks.collect();
+        (!walks.is_empty()).then_some(Self::Walks { walks, answers: 1 })
     }
 
-    fn of_state(state: Option<JobState>) -> Self {
-        let (sql, answers) = match state {
-            Some(JobState::Waiting) => (WAITING, 1),
-            Some(JobState::Parked) => (PARKED, 1),
-            Some(JobState::Running) => (RUNNING, 1),
-            Some(JobState::Ready | JobState::Succeeded | JobState::Cancelled) | None => (NEWEST, 0),
+    /// Returns the access path to jobs of these states. Only open ones are few.
+    fn of_states(states: &[JobState]) -> Self {
+        let walk = |state: &JobState| match state {
+            JobState::Waiting => Some(WAITING),
+            JobState::Parked => Some(PARKED),
+            JobState::Running => Some(RUNNING),
+            JobState::Ready | JobState::Succeeded | JobState::Cancelled => None,
         };
-        Self::walk(sql, Vec::new(), answers)
+        match states.iter().map(walk).collect::<Option<Vec<_>>>() {
+            Some(found) if !found.is_empty() => Self::Walks {
+                walks: found
+                    .into_iter()
+                    .map(|sql| Walk {
+                        sql,
+                        of: Vec::new(),
+                    })
+                    .collect(),
+                answers: 1,
+            },
+            _ => Self::walk(NEWEST, Vec::new(), 0),
+        }
     }
 
-    const fn walk(sql: &'static str, of: Vec<Parameter<'a>>, answers: usize) -> Self {
-        Self::Walk { sql, of, answers }
+    fn walk(sql: &'static str, of: Vec<Parameter<'a>>, answers: usize) -> Self {
+        Self::Walks {
+            walks: vec![Walk { sql, of }],
+            answers,
+        }
     }
 
     /// Returns whether the filter has conditions beyond its access path, so that a page may read
     /// many more rows than it returns.
     pub(super) fn is_narrowed_by(&self, filter: &JobFilter) -> bool {
         match self {
-            Self::Walk { answers, .. } => filter.conditions() > *answers,
+            Self::Walks { answers, .. } => filter.conditions() > *answers,
             Self::Known(_) => true,
         }
     }
@@ -273,26 +293,56 @@ impl<'a> Way<'a> {
         (from, before): (Uuid, Uuid),
         most: i64,
     ) -> Result<Vec<Uuid>, StoreError> {
+        let at_most = usize::try_from(most).unwrap_or(usize::MAX);
         match self {
-            Self::Walk { sql, of, .. } => {
-                let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&before, &from, &most];
-                for parameter in of {
-                    parameters.push(parameter.as_ref());
+            Self::Walks { walks, .. } => {
+                let mut ids = Vec::new();
+                for Walk { sql, of } in walks {
+                    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&before, &from, &most];
+                    for parameter in of {
+                        parameters.push(parameter.as_ref());
+                    }
+                    ids.extend(known(client, sql, &parameters).await?);
                 }
-                let rows = query(client, sql, &parameters).await?;
-                Ok(rows
-                    .iter()
-                    .map(|row| row.try_get("id"))
-                    .collect::<Result<_, _>>()?)
+                if walks.len() > 1 {
+                    newest_first(&mut ids);
+                    ids.truncate(at_most);
+                }
+                Ok(ids)
             }
             Self::Known(ids) => Ok(ids
                 .iter()
                 .filter(|id| from <= **id && **id < before)
-                .take(usize::try_from(most).unwrap_or(usize::MAX))
+                .take(at_most)
                 .copied()
                 .collect()),
         }
     }
+}
+
+/// Returns the open jobs of these organizations, newest first; `None` for no organization and if
+/// they have more jobs than are read at once.
+async fn open_of_organizations(
+    client: &deadpool_postgres::Client,
+    organizations: &[String],
+) -> Result<Option<Vec<Uuid>>, StoreError> {
+    let mut open = Vec::new();
+    for organization in organizations {
+        let left = AT_ONCE - i64::try_from(open.len()).unwrap_or(AT_ONCE);
+        let of_one = known(client, OPEN_OF_ORGANIZATION, &[&(left + 1), organization]).await?;
+        if i64::try_from(of_one.len()).is_ok_and(|jobs| jobs > left) {
+            return Ok(None);
+        }
+        open.extend(of_one);
+    }
+    newest_first(&mut open);
+    Ok((!organizations.is_empty()).then_some(open))
+}
+
+/// Sorts ids, each once.
+fn newest_first(ids: &mut Vec<Uuid>) {
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    ids.dedup();
 }
 
 /// Returns the ids that a statement selects, newest first.
@@ -306,6 +356,6 @@ async fn known(
         .iter()
         .map(|row| row.try_get("id"))
         .collect::<Result<_, _>>()?;
-    ids.sort_unstable_by(|a, b| b.cmp(a));
+    newest_first(&mut ids);
     Ok(ids)
 }

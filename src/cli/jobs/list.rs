@@ -1,42 +1,41 @@
 //! `dispatch jobs list`: lists jobs, newest first, one page at a time.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Cell, ColumnConstraint, Table};
 use time::OffsetDateTime;
 
+use crate::cli::connect;
 use crate::cli::output::{Output, or_dash, plain, rendered, say, when};
-use crate::cli::{connect, duration};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
-use crate::store::{CodeFilter, JobFilter, JobRow, Listed, Stopped};
+use crate::store::{CodeFilter, JobFilter, JobRow, Listed, Since, Stopped};
 
 /// List jobs, newest first
 #[derive(Debug, Args)]
 pub(in crate::cli) struct List {
     #[command(flatten)]
     links: Links,
-    /// Only in this state: ready, running, waiting, succeeded, cancelled or parked
+    /// Only in this state: ready, running, waiting, succeeded, cancelled or parked; given several times, in one of them
     #[arg(long)]
-    state: Option<JobState>,
-    /// Only of this pipeline
+    state: Vec<JobState>,
+    /// Only of this pipeline; given several times, of one of them
     #[arg(long)]
-    pipeline: Option<String>,
-    /// Only of this organization
+    pipeline: Vec<String>,
+    /// Only of this organization; given several times, of one of them
     #[arg(long, value_name = "SLUG")]
-    organization: Option<String>,
-    /// Only of this source
+    organization: Vec<String>,
+    /// Only of this source; given several times, of one of them
     #[arg(long)]
-    source: Option<String>,
+    source: Vec<String>,
     /// Only follow-ups of this job
     #[arg(long, value_name = "ID")]
     parent: Option<JobId>,
-    /// Only with this error code (slack.not_in_channel), or with a code that begins so (slack.*); without --state, only
-    /// jobs that are not done
+    /// Only with this error code (slack.not_in_channel), or with a code that begins so (slack.*); given several times, with
+    /// one of them; without --state, only jobs that are not done
     #[arg(long, value_name = "CODE")]
-    error_code: Option<CodeFilter>,
+    error_code: Vec<CodeFilter>,
     /// Only of this failure group, see `dispatch failures list`; without --state, only jobs that are not done
     #[arg(long, value_name = "FINGERPRINT")]
     group: Option<String>,
@@ -49,12 +48,12 @@ pub(in crate::cli) struct List {
     /// Only waiting for this cause, as `dispatch jobs show` prints it
     #[arg(long, value_name = "KEY")]
     cause: Option<String>,
-    /// Only at this stage
+    /// Only at this stage; given several times, at one of them
     #[arg(long)]
-    stage: Option<String>,
-    /// Only accepted within this time: 90s, 15m, 24h, 7d
-    #[arg(long, value_parser = duration::parse, value_name = "LENGTH")]
-    since: Option<Duration>,
+    stage: Vec<String>,
+    /// Only accepted within this time (90s, 15m, 24h, 7d), or at this time or later (RFC 3339)
+    #[arg(long, value_name = "LENGTH")]
+    since: Option<Since>,
     /// Only jobs that changed this work item, in any account, or a group that it is linked to
     #[arg(long, value_name = "NUMBER")]
     work_item: Option<i64>,
@@ -70,22 +69,23 @@ impl List {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let filter = JobFilter {
-            state: self.state,
-            pipeline: self.pipeline,
-            organization: self.organization,
-            source: self.source,
+            states: self.state,
+            pipelines: self.pipeline,
+            organizations: self.organization,
+            sources: self.source,
             parent: self.parent,
-            error_code: self.error_code,
+            error_codes: self.error_code,
             fingerprint: self.group,
             dedupe_key: self.key,
             replica: self.replica,
             cause: self.cause,
-            stage: self.stage,
-            since: self.since.map(|length| OffsetDateTime::now_utc() - length),
+            stages: self.stage,
+            since: self.since.map(|since| since.at(OffsetDateTime::now_utc())),
             work_item: self.work_item,
             before: self.before,
             limit: self.limit,
-        };
+        }
+        .checked()?;
         let Listed { jobs, stopped } = store.jobs(&filter).await?;
         output.answer(&jobs, || {
             if jobs.is_empty() {

@@ -15,17 +15,18 @@ use crate::console::routes::{Route, acts, reads};
 use crate::job::{JobId, JobState};
 use crate::operations::{self, CampaignPreview};
 use crate::store::{
-    BulkAction, CampaignFilter, CampaignItemRow, CampaignResult, CampaignRow, NewCampaign, Started,
+    BulkAction, CampaignFilter, CampaignItemRow, CampaignResult, CampaignRow, NewCampaign, Since,
+    Started,
 };
 
 pub(in crate::console) const ROUTES: &[Route] = &[
     reads!("list_campaigns", "/campaigns", "Lists campaigns, the newest first", [
-        "before": "the cursor of the next page", "limit": "rows, 1 to 200"
-    ], Vec<CampaignRow>, list, pages::campaigns::list),
+        "before": "the cursor of the page: `next` of the page before", "limit": "rows, 1 to 200"
+    ], CampaignList, list, pages::campaigns::list),
     reads!("preview_campaign", "/campaigns/preview", "Returns what a campaign would do; changes nothing", [
         "action": "retry, cancel or park", "group": "parked jobs of this failure group", "code": "open jobs with this error code, or its beginning and `*`",
         "cause": "jobs that wait for this cause", "state": "parked or waiting", "organization": "of this organization",
-        "pipeline": "of this pipeline", "source": "of this source", "since": "accepted at this time or later, RFC 3339"
+        "pipeline": "of this pipeline", "source": "of this source", "since": "accepted within this time (30m, 2h, 3d), or at this time or later (RFC 3339)"
     ], CampaignPreview, preview, pages::campaigns::preview),
     reads!(
         "show_campaign",
@@ -37,8 +38,8 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         pages::campaigns::show
     ),
     reads!("campaign_items", "/campaigns/{number}/items", "Lists the jobs of a campaign with what became of them", [
-        "after": "the cursor of the next page: the number of its last item", "limit": "rows, 1 to 200"
-    ], Vec<CampaignItemRow>, items),
+        "after": "the cursor of the page: `next` of the page before", "limit": "rows, 1 to 200"
+    ], CampaignItems, items),
     acts!("start_campaign", "/campaigns", "Starts a campaign on the jobs that match now", StartCampaign, false, New => StartedCampaign, start, |_, started| format!("/campaigns/{}", started.campaign)),
     acts!("pause_campaign", "/campaigns/{number}/pause", "Pauses a campaign", PauseCampaign, false, Reason => Changed, pause, to_campaign),
     acts!("resume_campaign", "/campaigns/{number}/resume", "Resumes a campaign", ResumeCampaign, false, Reason => Changed, resume, to_campaign),
@@ -50,31 +51,36 @@ fn to_campaign(call: &Call, _: &Changed) -> String {
 }
 
 /// Which jobs a campaign acts on.
-#[derive(Debug, Default, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::console) struct CampaignQuery {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) action: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) group: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) code: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) cause: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) state: Option<JobState>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) organization: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) pipeline: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) source: Option<String>,
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub(in crate::console) since: Option<OffsetDateTime>,
+    since: Option<Since>,
+}
+
+/// A page of campaigns.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct CampaignList {
+    /// Newest first.
+    pub(in crate::console) campaigns: Vec<CampaignRow>,
+    /// The cursor of the next page: its `before`; `None` if this is the last one.
+    pub(in crate::console) next: Option<String>,
+}
+
+/// A page of a campaign's items.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct CampaignItems {
+    /// In the order of their numbers.
+    pub(in crate::console) items: Vec<CampaignItemRow>,
+    /// The cursor of the next page: its `after`; `None` if this is the last one.
+    pub(in crate::console) next: Option<String>,
 }
 
 /// A campaign to start.
@@ -104,10 +110,10 @@ struct New {
     pipeline: Option<String>,
     #[serde(default)]
     source: Option<String>,
-    /// Accepted at this time or later.
-    #[serde(default, deserialize_with = "crate::console::query::when")]
+    /// Accepted within this time (`2h`), or at this time or later (RFC 3339).
+    #[serde(default)]
     #[schemars(with = "Option<String>")]
-    since: Option<OffsetDateTime>,
+    since: Option<Since>,
     /// Jobs a second after the first waves, 1 to 100.
     #[serde(default = "five")]
     per_second: i32,
@@ -141,6 +147,11 @@ struct StartedCampaign {
 }
 
 impl CampaignQuery {
+    /// Returns when the jobs were accepted at the earliest.
+    pub(in crate::console) fn accepted_since(&self) -> Option<OffsetDateTime> {
+        begin(self.since)
+    }
+
     fn filter(&self) -> CampaignFilter {
         CampaignFilter {
             ids: Vec::new(),
@@ -151,9 +162,13 @@ impl CampaignQuery {
             organization: self.organization.clone(),
             pipeline: self.pipeline.clone(),
             source: self.source.clone(),
-            accepted_since: self.since,
+            accepted_since: self.accepted_since(),
         }
     }
+}
+
+fn begin(since: Option<Since>) -> Option<OffsetDateTime> {
+    since.map(|since| since.at(OffsetDateTime::now_utc()))
 }
 
 fn action_of(word: Option<&str>) -> Result<BulkAction, Problem> {
@@ -169,22 +184,18 @@ fn action_of(word: Option<&str>) -> Result<BulkAction, Problem> {
 }
 
 /// The page of a list.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Page {
-    #[serde(default)]
-    before: Option<i64>,
-    #[serde(default)]
+    before: Option<String>,
     limit: Option<i64>,
 }
 
 /// The page of items.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Items {
-    #[serde(default)]
-    after: i32,
-    #[serde(default)]
+    after: Option<String>,
     limit: Option<i64>,
 }
 
@@ -196,10 +207,16 @@ async fn list(call: Call) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// `invalid_filter`, `postgres_away`.
-pub(in crate::console) async fn read_campaigns(call: &Call) -> Result<Vec<CampaignRow>, Problem> {
+pub(in crate::console) async fn read_campaigns(call: &Call) -> Result<CampaignList, Problem> {
     let Page { before, limit } = call.query()?;
     let limit = query::limit(limit)?;
-    Ok(call.reads().campaigns(before, limit).await?)
+    let before = call.position(before.as_deref())?;
+    let campaigns = call.reads().campaigns(before, limit).await?;
+    let last = query::last_of_full(&campaigns, limit);
+    Ok(CampaignList {
+        next: last.map(|last| call.cursor(last.id)),
+        campaigns,
+    })
 }
 
 async fn preview(call: Call) -> Result<Response, Problem> {
@@ -233,10 +250,20 @@ pub(in crate::console) async fn read_campaign(call: &Call) -> Result<CampaignRow
 }
 
 async fn items(call: Call) -> Result<Response, Problem> {
-    let number = read_campaign(&call).await?.id;
+    answer::json(&read_items(&call).await?)
+}
+
+async fn read_items(call: &Call) -> Result<CampaignItems, Problem> {
+    let number = read_campaign(call).await?.id;
     let Items { after, limit } = call.query()?;
     let limit = query::limit(limit)?;
-    answer::json(&call.reads().campaign_items(number, after, limit).await?)
+    let after = call.position(after.as_deref())?.unwrap_or(0);
+    let items = call.reads().campaign_items(number, after, limit).await?;
+    let last = query::last_of_full(&items, limit);
+    Ok(CampaignItems {
+        next: last.map(|last| call.cursor(last.n)),
+        items,
+    })
 }
 
 async fn start(call: &Call) -> Result<StartedCampaign, Problem> {
@@ -253,7 +280,7 @@ async fn start(call: &Call) -> Result<StartedCampaign, Problem> {
             organization: new.organization,
             pipeline: new.pipeline,
             source: new.source,
-            accepted_since: new.since,
+            accepted_since: begin(new.since),
         },
         per_second: new.per_second,
         stop_at_percent: new.stop_at_percent,

@@ -15,9 +15,7 @@ use crate::console::routes::{Access, JSON, Route, acts, handler, reads, schema};
 use crate::console::{answer, pages, query};
 use crate::message::{allowed_headers, read_body};
 use crate::operations::{self, Acceptance, Candidate, LetterFix, OperationError, PathChange};
-use crate::store::{
-    Action, DeadLetter, DeadLetterRow, LetterFilter, ListedLetters, NotReplayable, Role,
-};
+use crate::store::{Action, DeadLetter, DeadLetterRow, LetterFilter, NotReplayable, Role};
 
 /// Roles are decided by the actions.
 const ACTING: Access = Access::From {
@@ -28,8 +26,8 @@ const ACTING: Access = Access::From {
 pub(in crate::console) const ROUTES: &[Route] = &[
     reads!("list_dead_letters", "/dead-letters", "Lists dead letters, the newest first", [
         "all": "true: also resolved ones", "code": "refused with this code", "source": "of this source",
-        "before": "the cursor of the next page", "limit": "rows, 1 to 200"
-    ], ListedLetters, list, pages::dead_letters::list),
+        "before": "the cursor of the page: `next` of the page before, with the same filter", "limit": "rows, 1 to 200"
+    ], LetterPage, list, pages::dead_letters::list),
     reads!(
         "show_dead_letter",
         "/dead-letters/{number}",
@@ -76,19 +74,27 @@ fn to_letter(call: &Call, _: &Changed) -> String {
 }
 
 /// Which dead letters to list.
-#[derive(Debug, Default, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::console) struct LetterQuery {
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::console) all: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) code: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::console) source: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) before: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) limit: Option<i64>,
+    pub(in crate::console) before: Option<String>,
+    limit: Option<i64>,
+}
+
+/// A page of dead letters.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct LetterPage {
+    /// The letters, newest first.
+    pub(in crate::console) letters: Vec<DeadLetterRow>,
+    /// The cursor of the next page: its `before`, with the same filter; `None` if this is the last
+    /// one.
+    pub(in crate::console) next: Option<String>,
+    /// How many letters were read before reading stopped, although there are older ones and the
+    /// page is not full.
+    pub(in crate::console) looked: Option<i64>,
 }
 
 /// A corrected message.
@@ -182,15 +188,21 @@ async fn list(call: Call) -> Result<Response, Problem> {
 pub(in crate::console) async fn read_letters(
     call: &Call,
     query: &LetterQuery,
-) -> Result<ListedLetters, Problem> {
+) -> Result<LetterPage, Problem> {
+    let before = call.position(query.before.as_deref())?;
     let filter = LetterFilter {
         resolved_too: query.all,
         code: query.code.clone(),
         source: query.source.clone(),
-        before: query.before.unwrap_or(i64::MAX),
+        before: before.unwrap_or(i64::MAX),
         limit: query::limit(query.limit)?,
     };
-    Ok(call.reads().list_letters(&filter).await?)
+    let listed = call.reads().list_letters(&filter).await?;
+    Ok(LetterPage {
+        letters: listed.letters,
+        next: listed.next.map(|next| call.cursor(next)),
+        looked: listed.looked,
+    })
 }
 
 async fn show(call: Call) -> Result<Response, Problem> {

@@ -1,8 +1,11 @@
 //! Failure groups: which causes there are, whom they hit, and what is different about them.
 
+use std::fmt;
+use std::str::FromStr;
+
 use axum::response::Response;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::console::answer;
@@ -14,15 +17,14 @@ use crate::console::routes::{Route, acts, reads};
 use crate::operations::{self, GroupNote};
 use crate::store::{
     FailureGroup, GroupCursor, GroupDifference, GroupFilter, GroupPage, GroupStatus, InvalidCode,
-    ListedGroups,
 };
 
 pub(in crate::console) const ROUTES: &[Route] = &[
     reads!("list_groups", "/groups", "Lists failure groups, the last seen first", [
         "status": "new, ongoing, regressed, muted or resolved", "pipeline": "the pipeline", "stage": "the stage",
-        "code": "the error code, or its beginning and `*`", "seen": "the cursor of the next page: its time",
-        "after": "the cursor of the next page: its group", "limit": "rows, 1 to 200"
-    ], ListedGroups, list, pages::groups::list),
+        "code": "the error code, or its beginning and `*`",
+        "before": "the cursor of the page: `next` of the page before, with the same filter", "limit": "rows, 1 to 200"
+    ], GroupList, list, pages::groups::list),
     reads!(
         "show_group",
         "/groups/{fingerprint}",
@@ -56,12 +58,47 @@ struct GroupQuery {
     stage: Option<String>,
     #[serde(default)]
     code: Option<String>,
-    #[serde(default, deserialize_with = "crate::console::query::when")]
-    seen: Option<OffsetDateTime>,
     #[serde(default)]
-    after: Option<String>,
+    before: Option<String>,
     #[serde(default)]
     limit: Option<i64>,
+}
+
+/// A page of failure groups.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct GroupList {
+    /// The last seen first.
+    pub(in crate::console) groups: Vec<FailureGroup>,
+    /// The cursor of the next page: its `before`, with the same filter; `None` if this is the last
+    /// one.
+    pub(in crate::console) next: Option<String>,
+}
+
+/// The position of a group, as a cursor has it: nanoseconds since 1970 and the fingerprint.
+struct Position(GroupCursor);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let GroupCursor {
+            last_seen_at,
+            fingerprint,
+        } = &self.0;
+        write!(f, "{}.{fingerprint}", last_seen_at.unix_timestamp_nanos())
+    }
+}
+
+impl FromStr for Position {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (nanos, fingerprint) = text.split_once('.').ok_or(())?;
+        let nanos = nanos.parse().map_err(drop)?;
+        let last_seen_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(drop)?;
+        Ok(Self(GroupCursor {
+            last_seen_at,
+            fingerprint: fingerprint.to_owned(),
+        }))
+    }
 }
 
 /// What is known about a group.
@@ -93,7 +130,7 @@ async fn list(call: Call) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// `invalid_filter`, `postgres_away`.
-pub(in crate::console) async fn read_groups(call: &Call) -> Result<ListedGroups, Problem> {
+pub(in crate::console) async fn read_groups(call: &Call) -> Result<GroupList, Problem> {
     let asked: GroupQuery = call.query()?;
     let code = asked.code.as_deref().map(str::parse).transpose();
     let filter = GroupFilter {
@@ -103,27 +140,19 @@ pub(in crate::console) async fn read_groups(call: &Call) -> Result<ListedGroups,
         error_code: code
             .map_err(|error: InvalidCode| Problem::invalid_filter(error.to_string()))?,
     };
-    let after = match (asked.seen, asked.after) {
-        (Some(last_seen_at), Some(fingerprint)) => Some(GroupCursor {
-            last_seen_at,
-            fingerprint,
-        }),
-        (None, None) => None,
-        _ => {
-            return Err(Problem::invalid_filter(
-                "expected `seen` and `after`, got one of them",
-            ));
-        }
-    };
+    let after: Option<Position> = call.position(asked.before.as_deref())?;
     let page = GroupPage {
-        after,
+        after: after.map(|Position(after)| after),
         limit: query::limit(asked.limit)?,
     };
     let mut listed = call.reads().failure_groups(&filter, &page).await?;
     for group in &mut listed.groups {
         group.sample = call.shown_text(&group.sample);
     }
-    Ok(listed)
+    Ok(GroupList {
+        groups: listed.groups,
+        next: listed.next.map(|next| call.cursor(Position(next))),
+    })
 }
 
 async fn show(call: Call) -> Result<Response, Problem> {

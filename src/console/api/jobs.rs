@@ -18,8 +18,8 @@ use crate::console::{answer, pages};
 use crate::job::{JobId, JobState};
 use crate::operations::{self, Explained};
 use crate::store::{
-    ActionResult, Actor, AuditFilter, InvalidCode, JobFilter, JobRow, JobView, Role, Stopped,
-    Store, Target, Timeline,
+    ActionResult, Actor, AuditFilter, InvalidCode, JobFilter, JobRow, JobView, Role, Since, Store,
+    Target, Timeline,
 };
 
 /// Everybody who may read; a limited token sees its own jobs.
@@ -45,20 +45,20 @@ pub(in crate::console) const ROUTES: &[Route] = &[
         "/jobs",
         "Lists jobs, the newest first",
         [
-            "state": "ready, running, waiting, succeeded, cancelled or parked",
-            "pipeline": "the pipeline",
-            "organization": "the organization",
-            "source": "the source",
+            "state" several: "ready, running, waiting, succeeded, cancelled or parked",
+            "pipeline" several: "the pipeline",
+            "organization" several: "the organization",
+            "source" several: "the source",
             "parent": "the job whose follow-ups to list",
-            "code": "the error code, or its beginning and `*`",
+            "code" several: "the error code, or its beginning and `*`",
             "group": "the failure group",
             "key": "the dedupe key",
             "replica": "the replica that owns it",
             "cause": "the key of what it waits for",
-            "stage": "the stage",
-            "since": "accepted at this time or later, RFC 3339",
+            "stage" several: "the stage",
+            "since": "accepted within this time (30m, 2h, 3d), or at this time or later (RFC 3339)",
             "item": "the work item that it changed",
-            "before": "the cursor of the next page",
+            "before": "the cursor of the page: `next` of the page before, with the same filter",
             "limit": "rows, 1 to 200; 50 by default",
         ],
         JobPage,
@@ -135,43 +135,24 @@ struct Account {
 }
 
 /// Which jobs to list.
-#[derive(Debug, Default, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::console) struct JobQuery {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) state: Option<JobState>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) pipeline: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) organization: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) source: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) parent: Option<JobId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) code: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) group: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) key: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) replica: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) cause: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) stage: Option<String>,
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub(in crate::console) since: Option<OffsetDateTime>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) item: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) before: Option<JobId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::console) limit: Option<i64>,
+    pub(in crate::console) state: Vec<JobState>,
+    pipeline: Vec<String>,
+    organization: Vec<String>,
+    source: Vec<String>,
+    parent: Option<JobId>,
+    code: Vec<String>,
+    group: Option<String>,
+    key: Option<String>,
+    replica: Option<i64>,
+    cause: Option<String>,
+    stage: Vec<String>,
+    since: Option<Since>,
+    item: Option<i64>,
+    before: Option<String>,
+    limit: Option<i64>,
 }
 
 /// A page of jobs.
@@ -179,14 +160,57 @@ pub(in crate::console) struct JobQuery {
 pub(in crate::console) struct JobPage {
     /// The jobs, the newest first.
     pub(in crate::console) jobs: Vec<JobRow>,
-    /// The cursor of the next page: its `before`; `None` if this is the last one.
-    pub(in crate::console) next: Option<JobId>,
-    /// Where reading stopped before the page was full, although there are older jobs.
-    pub(in crate::console) stopped: Option<Stopped>,
+    /// The cursor of the next page: its `before`, with the same filter; `None` if this is the last
+    /// one.
+    pub(in crate::console) next: Option<String>,
+    /// How far was looked before the page was full, although there are older jobs.
+    pub(in crate::console) looked: Option<Looked>,
+}
+
+/// How far a list was read.
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+pub(in crate::console) struct Looked {
+    /// Number of jobs that were read.
+    pub(in crate::console) jobs: i64,
+    /// When the last of them was accepted; a follow-up counts as accepted with its first parent.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
+    pub(in crate::console) back_to: OffsetDateTime,
+}
+
+impl JobQuery {
+    /// Returns the filter, without what the token and the page add to it.
+    ///
+    /// # Errors
+    /// `invalid_filter`.
+    pub(in crate::console) fn filter(self) -> Result<JobFilter, Problem> {
+        let codes = self.code.iter().map(|code| code.parse());
+        let codes: Result<Vec<_>, InvalidCode> = codes.collect();
+        let filter = JobFilter {
+            states: self.state,
+            pipelines: self.pipeline,
+            organizations: self.organization,
+            sources: self.source,
+            parent: self.parent,
+            error_codes: codes.map_err(|error| Problem::invalid_filter(error.to_string()))?,
+            fingerprint: self.group,
+            dedupe_key: self.key,
+            replica: self.replica,
+            cause: self.cause,
+            stages: self.stage,
+            since: self.since.map(|since| since.at(OffsetDateTime::now_utc())),
+            work_item: self.item,
+            before: None,
+            limit: query::limit(self.limit)?,
+        };
+        filter
+            .checked()
+            .map_err(|error| Problem::invalid_filter(error.to_string()))
+    }
 }
 
 async fn list(call: Call) -> Result<Response, Problem> {
-    answer::json(&page_of_jobs(&call, &call.query()?).await?)
+    answer::json(&page_of_jobs(&call, call.query()?).await?)
 }
 
 /// Reads a page of jobs that the token may see.
@@ -195,55 +219,46 @@ async fn list(call: Call) -> Result<Response, Problem> {
 /// `invalid_filter`; `not_found` for an organization of others.
 pub(in crate::console) async fn page_of_jobs(
     call: &Call,
-    query: &JobQuery,
+    query: JobQuery,
 ) -> Result<JobPage, Problem> {
-    let limit = query::limit(query.limit)?;
-    let code = query.code.as_deref().map(str::parse).transpose();
+    let before = call.position(query.before.as_deref())?;
+    let asked = query.filter()?;
     let filter = JobFilter {
-        state: query.state,
-        error_code: code
-            .map_err(|error: InvalidCode| Problem::invalid_filter(error.to_string()))?,
-        fingerprint: query.group.clone(),
-        dedupe_key: query.key.clone(),
-        replica: query.replica,
-        cause: query.cause.clone(),
-        stage: query.stage.clone(),
-        since: query.since,
-        work_item: query.item,
-        pipeline: query.pipeline.clone(),
-        organization: organization(call, query.organization.as_deref())?,
-        source: call
-            .who
-            .token
-            .source
-            .clone()
-            .or_else(|| query.source.clone()),
-        parent: query.parent,
-        before: query.before,
-        limit,
+        organizations: organizations(call, asked.organizations)?,
+        sources: match &call.who.token.source {
+            Some(own) => vec![own.clone()],
+            None => asked.sources,
+        },
+        before,
+        ..asked
     };
     let listed = call.reads().jobs(&filter).await?;
-    let is_full = i64::try_from(listed.jobs.len()).is_ok_and(|jobs| jobs >= limit);
-    let last = listed.jobs.last().map(|job| job.id).filter(|_| is_full);
+    let last = query::last_of_full(&listed.jobs, filter.limit).map(|job| job.id);
+    let next = last.or_else(|| listed.stopped.map(|stopped| stopped.before));
     Ok(JobPage {
-        next: last.or_else(|| listed.stopped.map(|stopped| stopped.before)),
+        next: next.map(|next| call.cursor(next)),
         jobs: listed.jobs.into_iter().map(|row| call.shown(row)).collect(),
-        stopped: listed.stopped,
+        looked: listed.stopped.map(|stopped| Looked {
+            jobs: stopped.looked,
+            back_to: stopped.back_to,
+        }),
     })
 }
 
-/// Returns the organization to list: for a token that is limited to organizations, one of them.
-fn organization(call: &Call, asked: Option<&str>) -> Result<Option<String>, Problem> {
+/// Returns the organizations to list: for a token that is limited to organizations, some of them.
+fn organizations(call: &Call, asked: Vec<String>) -> Result<Vec<String>, Problem> {
     let Some(own) = &call.who.token.organizations else {
-        return Ok(asked.map(str::to_owned));
+        return Ok(asked);
     };
-    match (asked, own.as_slice()) {
-        (Some(asked), _) if call.who.sees(asked) => Ok(Some(asked.to_owned())),
-        (Some(asked), _) => Err(Problem::not_found(format!(
-            "there is no organization {asked}"
-        ))),
-        (None, [only]) => Ok(Some(only.clone())),
-        (None, several) => Err(Problem::invalid_filter(format!(
+    if let Some(other) = asked.iter().find(|asked| !call.who.sees(asked)) {
+        return Err(Problem::not_found(format!(
+            "there is no organization {other}"
+        )));
+    }
+    match own.as_slice() {
+        _ if !asked.is_empty() => Ok(asked),
+        [only] => Ok(vec![only.clone()]),
+        several => Err(Problem::invalid_filter(format!(
             "expected one of the token's organizations: {}",
             several.join(", ")
         ))),

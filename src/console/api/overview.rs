@@ -17,8 +17,8 @@ use crate::console::routes::{Route, reads};
 use crate::console::summary::{Facts, Summary};
 use crate::job::JobId;
 use crate::store::{
-    AuditFilter, AuditPage, Charts, ControlList, EndedReplica, FailureGroup, FleetReplica,
-    GroupStatus, Lanes, OpenJobs, StuckCode, StuckRow,
+    AuditFilter, AuditRow, Charts, ControlList, EndedReplica, FailureGroup, FleetReplica,
+    GroupStatus, Lanes, OpenJobs, Since, StuckCode, StuckRow,
 };
 
 /// Most failure groups of the overview.
@@ -36,9 +36,9 @@ pub(in crate::console) const ROUTES: &[Route] = &[
     ),
     reads!("stuck", "/stuck", "Returns what does not move, why, and what to do", ["code": "one of the stuck codes"], Vec<StuckRow>, stuck, pages::stuck::page),
     reads!("audit", "/audit", "Returns who did what, the newest first", [
-        "job": "about this job", "who": "by this actor", "action": "with this word", "since": "at this time or later, RFC 3339",
-        "before": "the cursor of the next page", "limit": "rows, 1 to 200"
-    ], AuditPage, audit, pages::overview::audit),
+        "job": "about this job", "who": "by this actor", "action": "with this word", "since": "within this time (30m, 2h, 3d), or at this time or later (RFC 3339)",
+        "before": "the cursor of the page: `next` of the page before, with the same filter", "limit": "rows, 1 to 200"
+    ], AuditList, audit, pages::overview::audit),
 ];
 
 /// The state of everything. A part that could not be read is null, and `errors` says why.
@@ -240,21 +240,25 @@ pub(in crate::console) async fn read_stuck(call: &Call) -> Result<Vec<StuckRow>,
 }
 
 /// The query of the audit log.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct AuditQuery {
-    #[serde(default)]
     job: Option<JobId>,
-    #[serde(default)]
     who: Option<String>,
-    #[serde(default)]
     action: Option<String>,
-    #[serde(default, deserialize_with = "crate::console::query::when")]
-    since: Option<OffsetDateTime>,
-    #[serde(default)]
-    before: Option<i64>,
-    #[serde(default)]
+    since: Option<Since>,
+    before: Option<String>,
     limit: Option<i64>,
+}
+
+/// A page of the audit log.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::console) struct AuditList {
+    /// Newest first.
+    pub(in crate::console) rows: Vec<AuditRow>,
+    /// The cursor of the next page: its `before`, with the same filter; `None` if there are no
+    /// older rows.
+    pub(in crate::console) next: Option<String>,
 }
 
 async fn audit(call: Call) -> Result<Response, Problem> {
@@ -265,17 +269,19 @@ async fn audit(call: Call) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// `invalid_filter`, `postgres_away`.
-pub(in crate::console) async fn read_audit(call: &Call) -> Result<AuditPage, Problem> {
+pub(in crate::console) async fn read_audit(call: &Call) -> Result<AuditList, Problem> {
     let asked: AuditQuery = call.query()?;
     let limit = query::limit(asked.limit)?;
+    let before = call.position(asked.before.as_deref())?;
     let filter = AuditFilter {
         job: asked.job,
         who: asked.who,
         action: asked.action,
-        since: asked.since,
+        since: asked.since.map(|since| since.at(OffsetDateTime::now_utc())),
     };
-    Ok(call
-        .reads()
-        .audit_rows(&filter, asked.before, limit)
-        .await?)
+    let page = call.reads().audit_rows(&filter, before, limit).await?;
+    Ok(AuditList {
+        rows: page.rows,
+        next: page.next.map(|next| call.cursor(next)),
+    })
 }

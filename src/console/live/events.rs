@@ -42,6 +42,7 @@ pub(in crate::console) const ROUTES: &[Route] = &[Route {
     parameters: &[Parameter {
         name: "page",
         about: "the path of the page, with its query",
+        is_several: false,
     }],
     input: None,
     output: schema::<String>,

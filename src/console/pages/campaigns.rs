@@ -10,19 +10,23 @@ use super::words::{table, time};
 use crate::console::answer;
 use crate::console::api::campaigns::{CampaignQuery, read_campaign, read_campaigns, read_preview};
 use crate::console::call::Call;
+use crate::console::parameters::{address, with};
 use crate::console::problem::Problem;
 use crate::operations::CampaignPreview;
 use crate::store::CampaignRow;
 
 /// Answers `/campaigns`.
 pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
-    let campaigns = read_campaigns(&call).await?;
+    let listed = read_campaigns(&call).await?;
     let now = call.reads().now().await?;
-    let rows: Vec<Vec<Markup>> = campaigns.iter().map(|row| cells(row, now)).collect();
+    let rows: Vec<Vec<Markup>> = listed.campaigns.iter().map(|row| cells(row, now)).collect();
     let content = html! {
         h1 { "Campaigns" }
         @if rows.is_empty() { p { "None yet. A failure group's page begins one." } }
         @else { (table(&["campaign", "state", "jobs", "good", "bad", "refused", "started by", "when"], &rows)) }
+        @if let Some(next) = &listed.next {
+            p { a rel="next" data-key="]" href=(address("/campaigns", &with(&call.query, &[("before", Some(next))]))) { "Older campaigns" } }
+        }
     };
     Ok(answer::page(
         Frame::of(&call.who).page("Campaigns", &content),
@@ -69,7 +73,9 @@ pub(in crate::console) async fn preview(call: Call) -> Result<Response, Problem>
 
 /// Returns the filter as hidden fields.
 fn hidden(query: &CampaignQuery) -> Markup {
-    let since = query.since.and_then(|since| since.format(&Rfc3339).ok());
+    let since = query
+        .accepted_since()
+        .and_then(|since| since.format(&Rfc3339).ok());
     let state = query.state.map(|state| state.word().to_owned());
     let fields = [
         ("group", &query.group),

@@ -33,18 +33,22 @@ pub(super) const ROUTE: Route = Route {
         Parameter {
             name: "stage",
             about: "the first stage to run again",
+            is_several: false,
         },
         Parameter {
             name: "effect",
             about: "the key of an effect",
+            is_several: false,
         },
         Parameter {
             name: "done",
             about: "whether the effect is done",
+            is_several: false,
         },
         Parameter {
             name: "version",
             about: "the number of an earlier input",
+            is_several: false,
         },
     ],
     input: None,

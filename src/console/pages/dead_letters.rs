@@ -7,11 +7,12 @@ use time::OffsetDateTime;
 use super::Frame;
 use super::words::{table, time};
 use crate::console::answer;
-use crate::console::api::dead_letters::{LetterQuery, read_letters};
+use crate::console::api::dead_letters::{LetterPage, LetterQuery, read_letters};
 use crate::console::call::Call;
+use crate::console::parameters::{self, with};
 use crate::console::problem::Problem;
 use crate::escape::Escaped;
-use crate::store::{DeadLetterRow, ListedLetters};
+use crate::store::DeadLetterRow;
 
 /// Answers `/dead-letters`.
 pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
@@ -21,10 +22,10 @@ pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
     let content = html! {
         h1 { "Dead letters" }
         p.hint { "Messages that could not become jobs." }
-        (chips(&query))
+        (chips(&query, &call.query))
         @if listed.letters.is_empty() { (nothing(&query, &listed)) } @else { (rows(&listed.letters, now)) }
-        @if let Some(next) = listed.next {
-            p { a rel="next" data-key="]" href=(address(&LetterQuery { before: Some(next), ..query.clone() })) { "Older letters" } }
+        @if let Some(next) = &listed.next {
+            p { a rel="next" data-key="]" href=(address(&with(&call.query, &[("before", Some(next))]))) { "Older letters" } }
         }
     };
     Ok(answer::page(
@@ -33,12 +34,8 @@ pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
 }
 
 /// Returns which letters are shown as links, and the filters.
-fn chips(query: &LetterQuery) -> Markup {
-    let link = |all| LetterQuery {
-        all,
-        before: None,
-        ..query.clone()
-    };
+fn chips(query: &LetterQuery, asked: &str) -> Markup {
+    let link = |all: bool| with(asked, &[("before", None), ("all", all.then_some("true"))]);
     html! {
         p.chips {
             @for (all, name) in [(false, "open"), (true, "all")] {
@@ -52,16 +49,11 @@ fn chips(query: &LetterQuery) -> Markup {
     }
 }
 
-fn address(query: &LetterQuery) -> String {
-    let query = serde_urlencoded::to_string(query).unwrap_or_default();
-    if query.is_empty() {
-        "/dead-letters".to_owned()
-    } else {
-        format!("/dead-letters?{query}")
-    }
+fn address(query: &str) -> String {
+    parameters::address("/dead-letters", query)
 }
 
-fn nothing(query: &LetterQuery, listed: &ListedLetters) -> Markup {
+fn nothing(query: &LetterQuery, listed: &LetterPage) -> Markup {
     html! {
         @if let Some(looked) = listed.looked {
             p { "Looked at " (looked) " letters; none match. Older letters were not looked at." }
@@ -91,19 +83,13 @@ fn rows(letters: &[DeadLetterRow], now: OffsetDateTime) -> Markup {
 
 fn cells(row: &DeadLetterRow, now: OffsetDateTime) -> Vec<Markup> {
     let text = |text: &Option<String>| Escaped(text.as_deref().unwrap_or_default()).to_string();
-    let of = |code: &str, source: Option<&String>| {
-        address(&LetterQuery {
-            code: Some(code.to_owned()).filter(|code| !code.is_empty()),
-            source: source.cloned(),
-            ..LetterQuery::default()
-        })
-    };
+    let of = |name, value: &str| address(&with("", &[(name, Some(value))]));
     vec![
         html! { a href=(format!("/dead-letters/{}", row.id)) { (row.id) } },
-        html! { a href=(of(&row.code, None)) { code { (row.code) } } },
+        html! { a href=(of("code", &row.code)) { code { (row.code) } } },
         html! { (Escaped(&row.detail)) },
         html! {
-            @if row.source.is_some() { a href=(of("", row.source.as_ref())) { (text(&row.source)) } " " }
+            @if let Some(source) = &row.source { a href=(of("source", source)) { (text(&row.source)) } " " }
             span.mono { (text(&row.dedupe_key)) }
         },
         html! { (row.body_bytes) },

@@ -3,15 +3,15 @@
 use axum::response::Response;
 use maud::{Markup, html};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Frame;
 use super::words::{table, time};
 use crate::console::answer;
-use crate::console::api::groups::{read_group, read_groups};
+use crate::console::api::groups::{GroupList, read_group, read_groups};
 use crate::console::call::Call;
+use crate::console::parameters::{address, with};
 use crate::console::problem::Problem;
-use crate::store::{FailureGroup, GroupDifference, ListedGroups};
+use crate::store::{FailureGroup, GroupDifference};
 
 /// Answers `/groups`.
 pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
@@ -20,7 +20,7 @@ pub(in crate::console) async fn list(call: Call) -> Result<Response, Problem> {
     let content = html! {
         h1 { "Failure groups" }
         @if listed.groups.is_empty() { p { "No failure matches." } } @else { (group_rows(&listed.groups, now)) }
-        (more(&listed))
+        (more(&call.query, &listed))
     };
     Ok(answer::page(
         Frame::of(&call.who).page("Failure groups", &content),
@@ -59,17 +59,12 @@ pub(super) fn group_rows(groups: &[FailureGroup], now: OffsetDateTime) -> Markup
     )
 }
 
-fn more(listed: &ListedGroups) -> Markup {
+fn more(query: &str, listed: &GroupList) -> Markup {
     let Some(next) = &listed.next else {
         return html! {};
     };
-    let seen = next.last_seen_at.format(&Rfc3339).unwrap_or_default();
-    let cursor = [
-        ("seen", seen.as_str()),
-        ("after", next.fingerprint.as_str()),
-    ];
-    let query = serde_urlencoded::to_string(cursor).unwrap_or_default();
-    html! { p { a rel="next" data-key="]" href=(format!("/groups?{query}")) { "Older groups" } } }
+    let older = address("/groups", &with(query, &[("before", Some(next))]));
+    html! { p { a rel="next" data-key="]" href=(older) { "Older groups" } } }
 }
 
 /// Answers `/groups/{fingerprint}`.

@@ -4,11 +4,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::Frame;
-use super::words::{state, table, time};
+use super::words::{exact_time, state, table, time};
 use crate::console::answer;
 use crate::console::api::jobs::{JobPage, JobQuery, page_of_jobs};
 use crate::console::call::Call;
+use crate::console::parameters::{address, pairs, with};
 use crate::console::problem::Problem;
+use crate::console::query;
+use crate::escape::Escaped;
 use crate::job::{JobId, JobState};
 use crate::store::JobRow;
 
@@ -41,13 +44,14 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
         return Ok(answer::see_other(&target(&q)?));
     }
     let query: JobQuery = call.query()?;
-    let page = page_of_jobs(&call, &query).await?;
+    let chips = chips(&call.query, &query.state);
+    let page = page_of_jobs(&call, query).await?;
     let content = html! {
         h1 { "Jobs" }
-        (chips(&query))
+        (chips)
         section #jobs data-part="jobs" {
             @if page.jobs.is_empty() { (nothing(&page)) } @else { (rows(&page.jobs)) }
-            (more(&query, &page))
+            (more(&call.query, &page))
         }
     };
     Ok(answer::page(Frame::of(&call.who).page("Jobs", &content)))
@@ -59,63 +63,59 @@ fn target(text: &str) -> Result<String, Problem> {
     if let Ok(id) = text.parse::<JobId>() {
         return Ok(format!("/jobs/{id}"));
     }
-    let mut fields = Vec::new();
-    for word in text.split_whitespace() {
-        let (name, value) = word.split_once(':').ok_or_else(|| {
-            Problem::invalid_filter(format!(
-                "expected the id of a job, or words such as state:parked and org:acme, got `{word}`"
-            ))
-        })?;
-        let name = if name == "org" { "organization" } else { name };
-        if !WORDS.contains(&name) {
-            return Err(Problem::invalid_filter(format!(
-                "expected one of {}, got `{name}`",
-                WORDS.join(", ")
-            )));
-        }
-        fields.push((name, value));
-    }
+    let fields: Vec<(&str, &str)> = text
+        .split_whitespace()
+        .map(field)
+        .collect::<Result<_, _>>()?;
     let query = serde_urlencoded::to_string(fields)
         .map_err(|error| Problem::internal(error.to_string()))?;
-    Ok(format!("/jobs?{query}"))
+    // What is wrong with a search is said at once, not by the page that it leads to.
+    query::parse::<JobQuery>(&query)?.filter()?;
+    Ok(address("/jobs", &query))
 }
 
-/// Returns the states as links, the chosen one marked, and the other filters.
-fn chips(query: &JobQuery) -> Markup {
+/// Returns the parameter that a word of a search stands for: `state:parked`, the number of a work
+/// item, or a dedupe key.
+fn field(word: &str) -> Result<(&str, &str), Problem> {
+    let Some((name, value)) = word.split_once(':') else {
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+        return Ok((if is_number { "item" } else { "key" }, word));
+    };
+    let name = if name == "org" { "organization" } else { name };
+    if WORDS.contains(&name) {
+        Ok((name, value))
+    } else {
+        Err(Problem::invalid_filter(format!(
+            "expected one of {}, got `{name}`",
+            WORDS.join(", ")
+        ))
+        .hint("Correct the word; write key:… for a dedupe key with a colon in it."))
+    }
+}
+
+/// Returns the states as links, the chosen ones marked, and the other filters.
+fn chips(query: &str, states: &[JobState]) -> Markup {
     let link = |state: Option<JobState>| {
-        let changed = JobQuery {
-            state,
-            before: None,
-            ..query.clone()
-        };
-        address(&changed)
+        let state = state.map(JobState::word);
+        address("/jobs", &with(query, &[("before", None), ("state", state)]))
     };
     html! {
         p.chips {
-            a href=(link(None)) aria-current=[query.state.is_none().then_some("true")] { "all" }
+            a href=(link(None)) aria-current=[states.is_empty().then_some("true")] { "all" }
             @for one in [JobState::Ready, JobState::Running, JobState::Waiting, JobState::Parked, JobState::Succeeded, JobState::Cancelled] {
-                a href=(link(Some(one))) aria-current=[(query.state == Some(one)).then_some("true")] { (state(one)) }
+                a href=(link(Some(one))) aria-current=[states.contains(&one).then_some("true")] { (state(one)) }
             }
-            @for (name, value) in [("organization", &query.organization), ("source", &query.source), ("pipeline", &query.pipeline), ("code", &query.code), ("group", &query.group), ("key", &query.key), ("cause", &query.cause), ("stage", &query.stage)] {
-                @if let Some(value) = value { span.chip { (name) ": " (value) } }
+            @for (name, value) in pairs(query) {
+                @if !["state", "before", "limit"].contains(&name.as_str()) { span.chip { (name) ": " (Escaped(&value)) } }
             }
         }
-    }
-}
-
-fn address(query: &JobQuery) -> String {
-    let query = serde_urlencoded::to_string(query).unwrap_or_default();
-    if query.is_empty() {
-        "/jobs".to_owned()
-    } else {
-        format!("/jobs?{query}")
     }
 }
 
 fn nothing(page: &JobPage) -> Markup {
-    match page.stopped {
-        Some(stopped) => html! {
-            p { "Looked at " (stopped.looked) " jobs; none match. Older jobs were not looked at." }
+    match page.looked {
+        Some(looked) => html! {
+            p { "Looked at " (looked.jobs) " jobs, back to " (exact_time(looked.back_to)) "; none match. Older jobs were not looked at." }
         },
         None => html! { p { "No job matches." } },
     }
@@ -164,15 +164,12 @@ fn why(job: &JobRow) -> String {
     }
 }
 
-fn more(query: &JobQuery, page: &JobPage) -> Markup {
-    let Some(next) = page.next else {
+fn more(query: &str, page: &JobPage) -> Markup {
+    let Some(next) = &page.next else {
         return html! {};
     };
-    let older = JobQuery {
-        before: Some(next),
-        ..query.clone()
-    };
-    html! { p { a.next href=(address(&older)) rel="next" data-key="]" { "Older jobs" } } }
+    let older = address("/jobs", &with(query, &[("before", Some(next))]));
+    html! { p { a.next href=(older) rel="next" data-key="]" { "Older jobs" } } }
 }
 
 #[cfg(test)]
@@ -187,9 +184,39 @@ mod tests {
             target("state:parked org:acme").unwrap(),
             "/jobs?state=parked&organization=acme"
         );
-        assert_eq!(target("source:a&b").unwrap(), "/jobs?source=a%26b");
-        for wrong in ["parked", "colour:red"] {
-            assert_eq!(target(wrong).unwrap_err().code, "invalid_filter");
+        for (search, query) in [
+            ("source:a&b", "source=a%26b"),
+            ("state:parked state:waiting", "state=parked&state=waiting"),
+            ("17", "item=17"),
+            ("shop-7", "key=shop-7"),
+            ("key:shop:7 since:2h", "key=shop%3A7&since=2h"),
+            (
+                "since:2026-11-29T12:00:00Z org:acme",
+                "since=2026-11-29T12%3A00%3A00Z&organization=acme",
+            ),
+        ] {
+            assert_eq!(target(search).unwrap(), format!("/jobs?{query}"));
+        }
+        assert_eq!(target(" ").unwrap(), "/jobs");
+    }
+
+    #[test]
+    fn a_search_that_cannot_be_understood_says_what_is_expected() {
+        let long = "x".repeat(300);
+        for (wrong, part) in [
+            ("colour:red", "expected one of state"),
+            ("state:red", "`state`: unknown variant"),
+            ("since:yesterday", "`since`: expected an age"),
+            ("since:91d", "`since`: expected an age"),
+            ("99999999999999999999", "`item`: number too large"),
+            ("one two", "one value of `key`, got 2"),
+            ("group:f-1 group:f-2", "one value of `group`, got 2"),
+            ("a\0b", "NUL"),
+            (long.as_str(), "at most 255 characters of `key`"),
+        ] {
+            let problem = target(wrong).unwrap_err();
+            assert_eq!(problem.code, "invalid_filter", "{wrong}");
+            assert!(problem.detail.contains(part), "{wrong}: {}", problem.detail);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::console::api::overview::{Status, read_audit, read_status};
 use crate::console::call::Call;
 use crate::console::changes::Change;
 use crate::console::panels::OpenLetters;
+use crate::console::parameters::{address, with};
 use crate::console::problem::Problem;
 use crate::console::summary::Cause;
 use crate::store::{FailureGroup, OpenJobs};
@@ -131,7 +132,7 @@ pub(in crate::console) async fn audit(call: Call) -> Result<Response, Problem> {
     let content = html! {
         h1 { "Audit log" }
         (table(&["when", "who", "action", "job", "reason"], &rows))
-        @if let Some(next) = page.next { p { a rel="next" data-key="]" href=(format!("/audit?before={next}")) { "Older rows" } } }
+        @if let Some(next) = &page.next { p { a rel="next" data-key="]" href=(address("/audit", &with(&call.query, &[("before", Some(next))]))) { "Older rows" } } }
     };
     Ok(answer::page(
         Frame::of(&call.who).page("Audit log", &content),

@@ -21,7 +21,7 @@ async fn wrong_queries_hosts_bodies_and_conditions_are_refused_clearly() {
         ("colour=red", "unknown field"),
         ("limit=0", "1 to 200"),
         ("limit=201", "1 to 200"),
-        ("before=x", "UUID"),
+        ("before=x", "the cursor of this list"),
     ] {
         let answer = console.get(&token, &format!("/jobs?{query}")).await;
         assert_eq!(answer.status(), 400, "{query}");
@@ -34,7 +34,7 @@ async fn wrong_queries_hosts_bodies_and_conditions_are_refused_clearly() {
         );
     }
     for hostile in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00Z", "x"] {
-        for path in ["/audit?since=", "/groups?seen="] {
+        for path in ["/audit?since=", "/jobs?since=", "/groups?before="] {
             let answer = console.get(&token, &format!("{path}{hostile}")).await;
             assert_eq!(answer.status(), 400, "{path}{hostile}");
         }

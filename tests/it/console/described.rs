@@ -135,11 +135,14 @@ impl Made<'_> {
                 );
                 address = address.replace(&variable, &value.to_string());
             } else if self.random.random_bool(0.3) {
-                let value = self.value(&parameter["schema"], DEPTH);
-                let value = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                query.push((name.to_owned(), value));
+                let given = match self.value(&parameter["schema"], DEPTH) {
+                    Value::Array(several) => several,
+                    one => vec![one],
+                };
+                query.extend(given.into_iter().map(|value| {
+                    let text = value.as_str().map(str::to_owned);
+                    (name.to_owned(), text.unwrap_or_else(|| value.to_string()))
+                }));
             }
         }
         let query = serde_urlencoded::to_string(query).expect("texts");

@@ -331,7 +331,7 @@ async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
     .await;
     let store = store(&database);
     let rare = JobFilter {
-        organization: Some("rare".to_owned()),
+        organizations: vec!["rare".to_owned()],
         limit: 50,
         ..JobFilter::default()
     };
@@ -361,7 +361,7 @@ async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
         .rows("UPDATE jobs SET state = 'parked', finished_at = NULL WHERE dedupe_key = '2'")
         .await;
     let parked = JobFilter {
-        state: Some("parked".parse().expect("a state")),
+        states: vec!["parked".parse().expect("a state")],
         ..rare
     };
     let parked = store.jobs(&parked).await.expect("a list");

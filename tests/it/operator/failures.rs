@@ -4,7 +4,8 @@ use dispatch_worker::fault::{FailureKind, fingerprint};
 use dispatch_worker::job::JobState;
 use dispatch_worker::operations::{GroupNote, note_group};
 use dispatch_worker::store::{
-    Actor, Dimension, GroupFilter, GroupPage, GroupStatus, JobFilter, Role, SightingCursor, Store,
+    Actor, CodeFilter, Dimension, GroupFilter, GroupPage, GroupStatus, JobFilter, Role,
+    SightingCursor, Store,
 };
 use time::OffsetDateTime;
 
@@ -181,38 +182,104 @@ fn with(set: impl FnOnce(&mut JobFilter)) -> JobFilter {
 
 /// Returns filters, each with the number of its jobs.
 fn filters(group: &str) -> Vec<(i64, JobFilter)> {
-    let code = |text: &str| Some(text.parse().expect("a code"));
-    let (group, acme, nobody) = (
-        || Some(group.to_owned()),
-        || Some("acme".to_owned()),
-        || Some("nobody".to_owned()),
-    );
-    let parked = |filter| JobFilter {
-        state: Some(JobState::Parked),
+    let codes = |texts: &[&str]| -> Vec<CodeFilter> {
+        let codes = texts.iter().map(|text| text.parse());
+        codes.collect::<Result<_, _>>().expect("codes")
+    };
+    let texts = |texts: &[&str]| -> Vec<String> { texts.iter().map(|&text| text.into()).collect() };
+    let group = || Some(group.to_owned());
+    let of = |states: &[JobState], filter| JobFilter {
+        states: states.to_vec(),
         ..filter
     };
+    let parked = |filter| of(&[JobState::Parked], filter);
+    let halted = [JobState::Waiting, JobState::Parked];
     let ago = |hours| Some(OffsetDateTime::now_utc() - time::Duration::hours(hours));
     vec![
         (22, with(|_| ())),
-        (10, with(|f| f.error_code = code("slack.x"))),
-        (8, parked(with(|f| f.error_code = code("slack.*")))),
-        (0, with(|f| f.error_code = code("discord.*"))),
+        (10, with(|f| f.error_codes = codes(&["slack.x"]))),
+        (
+            10,
+            with(|f| f.error_codes = codes(&["slack.*", "slack.x", "discord.*"])),
+        ),
+        (8, parked(with(|f| f.error_codes = codes(&["slack.*"])))),
+        (0, with(|f| f.error_codes = codes(&["discord.*"]))),
         (10, with(|f| f.fingerprint = group())),
         (8, parked(with(|f| f.fingerprint = group()))),
         (
             5,
-            with(|f| (f.fingerprint, f.organization) = (group(), acme())),
+            with(|f| (f.fingerprint, f.organizations) = (group(), texts(&["acme"]))),
         ),
         (1, with(|f| f.dedupe_key = Some("k-7".to_owned()))),
         (1, with(|f| f.replica = Some(2))),
         (1, with(|f| f.cause = Some("identity:7".to_owned()))),
-        (10, with(|f| f.stage = Some("search_issues".to_owned()))),
-        (5, parked(with(|f| f.organization = acme()))),
-        (0, parked(with(|f| f.organization = nobody()))),
+        (10, with(|f| f.stages = texts(&["search_issues"]))),
+        (
+            22,
+            with(|f| f.stages = texts(&["search_issues", "send_follow_ups"])),
+        ),
+        (5, parked(with(|f| f.organizations = texts(&["acme"])))),
+        (
+            8,
+            parked(with(|f| f.organizations = texts(&["acme", "globex"]))),
+        ),
+        (0, parked(with(|f| f.organizations = texts(&["nobody"])))),
+        (9, of(&halted, with(|_| ()))),
+        (
+            10,
+            of(&[halted[0], halted[1], JobState::Running], with(|_| ())),
+        ),
+        (
+            18,
+            of(&[JobState::Parked, JobState::Succeeded], with(|_| ())),
+        ),
+        (
+            4,
+            of(
+                &halted,
+                with(|f| f.organizations = texts(&["globex", "nobody"])),
+            ),
+        ),
+        (
+            1,
+            of(&halted, with(|f| f.cause = Some("identity:7".to_owned()))),
+        ),
+        (
+            8,
+            of(
+                &[JobState::Parked, JobState::Succeeded],
+                with(|f| f.error_codes = codes(&["slack.*"])),
+            ),
+        ),
+        (
+            22,
+            with(|f| (f.sources, f.pipelines) = (texts(&["shop", "x"]), texts(&["dispatch"]))),
+        ),
         (0, with(|f| f.since = ago(0))),
         (22, with(|f| f.since = ago(2))),
         (0, with(|f| f.work_item = Some(17))),
     ]
+}
+
+#[tokio::test]
+async fn the_pages_of_several_states_have_each_job_once() {
+    let (_database, store, _) = filled().await;
+    let mut page = JobFilter {
+        states: vec![JobState::Waiting, JobState::Parked, JobState::Running],
+        limit: 3,
+        ..JobFilter::default()
+    };
+    let mut keys = Vec::new();
+    loop {
+        let jobs = store.jobs(&page).await.expect("a page").jobs;
+        page.before = jobs.last().map(|job| job.id);
+        keys.extend(jobs.into_iter().map(|job| job.dedupe_key));
+        if page.before.is_none() {
+            break;
+        }
+    }
+    let expected = [22, 21, 8, 7, 6, 5, 4, 3, 2, 1].map(|n| format!("k-{n}"));
+    assert_eq!(keys, expected);
 }
 
 #[tokio::test]

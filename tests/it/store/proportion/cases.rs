@@ -323,7 +323,7 @@ pub(super) const CASES: &[Case] = &[
     case("dead_letters::LIST_OPEN", "9223372036854775807, 50", 10, 2),
     case(
         "listing::AMONG",
-        "some_jobs(1, 5000), 'dispatch', 'org-7', NULL, 'parked', NULL, 'slack.', 'slack.~', 'f-1', NULL, NULL, NULL, NULL, 50",
+        "some_jobs(1, 5000), '{dispatch}', '{org-7,org-8}', NULL, '{parked,waiting}', NULL, '{slack.,x}', '{slack.~,x}', 'f-1', NULL, NULL, NULL, NULL, 50",
         WINDOW,
         0,
     ),
@@ -335,7 +335,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "listing::COUNT_AMONG",
-        "some_jobs(1, 5000), NULL, 'org-7', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+        "some_jobs(1, 5000), NULL, '{org-7}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
         WINDOW,
         0,
     ),
