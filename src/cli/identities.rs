@@ -284,7 +284,7 @@ impl TokenFile {
 fn shown(identity: &IdentityRow, waiting: CappedCount) -> anyhow::Result<Value> {
     let mut value =
         serde_json::to_value(identity).context("the answer cannot be encoded as JSON")?;
-    value["jobs_waiting"] = Value::from(waiting.at_least());
+    value["jobs_waiting"] = json!(waiting);
     Ok(value)
 }
 

@@ -42,7 +42,6 @@ pub(super) struct Seen<T>(Result<Arc<T>, Problem>);
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct OpenLetters {
     /// Their number.
-    #[schemars(with = "i64")]
     pub(super) count: CappedCount,
     /// The newest.
     pub(super) newest: Vec<DeadLetterRow>,

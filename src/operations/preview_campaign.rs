@@ -20,7 +20,6 @@ const HOLDS: usize = 20;
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CampaignPreview {
     /// Jobs that match.
-    #[schemars(with = "i64")]
     pub count: CappedCount,
     /// Whether there are more jobs than were looked at: with one condition 10,000, with several
     /// 20,000. A campaign looks at 100,000.

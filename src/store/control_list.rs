@@ -56,7 +56,6 @@ pub struct ControlRow {
     #[schemars(with = "String")]
     pub expires_at: OffsetDateTime,
     /// Number of jobs that wait for it, up to a limit.
-    #[schemars(with = "i64")]
     pub waiting: CappedCount,
 }
 

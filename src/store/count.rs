@@ -1,15 +1,25 @@
 //! Counts with an upper limit: a person does not need to know whether 30,000 or 31,000 jobs wait,
 //! and counting all of them takes long.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
 /// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in
-/// JSON, it is the limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema)]
+/// JSON, it is `{"n": 10000, "exact": false}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CappedCount(i64);
+
+/// A count in JSON.
+#[derive(Serialize, JsonSchema)]
+struct Counted {
+    /// The count, at most 10,000.
+    n: i64,
+    /// Whether there are not more.
+    exact: bool,
+}
 
 impl CappedCount {
     /// The largest count that is exact.
@@ -63,7 +73,21 @@ impl fmt::Display for CappedCount {
 
 impl Serialize for CappedCount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.at_least().serialize(serializer)
+        Counted {
+            n: self.at_least(),
+            exact: self.0 <= Self::LIMIT,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl JsonSchema for CappedCount {
+    fn schema_name() -> Cow<'static, str> {
+        "Count".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Counted::json_schema(generator)
     }
 }
 
@@ -74,9 +98,9 @@ mod tests {
     #[test]
     fn a_count_is_exact_up_to_its_limit() {
         for (rows, text, json) in [
-            (0, "0", "0"),
-            (10_000, "10000", "10000"),
-            (10_001, "10,000+", "10000"),
+            (0, "0", r#"{"n":0,"exact":true}"#),
+            (10_000, "10000", r#"{"n":10000,"exact":true}"#),
+            (10_001, "10,000+", r#"{"n":10000,"exact":false}"#),
         ] {
             let count = CappedCount::of(rows);
             assert_eq!(

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::count::CappedCount;
 use super::error::StoreError;
 use super::handle::Store;
 use super::load::PipelineLoad;
@@ -44,7 +45,7 @@ pub struct FleetReplica {
     pub intake_paused: Option<String>,
 }
 
-/// A lane with its jobs. Each count is at most 10,001.
+/// A lane with its jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct LaneRow {
     pub lane: String,
@@ -58,16 +59,16 @@ pub struct LaneRow {
     /// Messages of the lane's queue that no consumer has received.
     pub queued: u64,
     /// Ready jobs, due or not.
-    pub ready: i64,
+    pub ready: CappedCount,
     /// Jobs that are due and have no wake-up.
-    pub due: i64,
+    pub due: CappedCount,
     /// How long the oldest of them has been due, in seconds.
     pub oldest_due_seconds: f64,
-    pub running: i64,
-    pub waiting: i64,
+    pub running: CappedCount,
+    pub waiting: CappedCount,
     /// Waiting jobs that only a vendor, or a person at a vendor, can continue.
-    pub waits_on_vendor: i64,
-    pub parked: i64,
+    pub waits_on_vendor: CappedCount,
+    pub parked: CappedCount,
     /// Why a replica takes no new messages into the lane; only of the lane of intake.
     pub intake_paused: Option<String>,
 }
@@ -151,13 +152,13 @@ impl LaneRow {
         Self {
             lane: lane.to_owned(),
             pipeline: pipeline.to_owned(),
-            ready: load.not_woken + load.woken,
-            due: load.due,
+            ready: CappedCount::of(load.not_woken + load.woken),
+            due: CappedCount::of(load.due),
             oldest_due_seconds: load.oldest_due,
-            running: load.running,
-            waiting: load.waiting,
-            waits_on_vendor: load.waits_on_vendor,
-            parked: load.parked,
+            running: CappedCount::of(load.running),
+            waiting: CappedCount::of(load.waiting),
+            waits_on_vendor: CappedCount::of(load.waits_on_vendor),
+            parked: CappedCount::of(load.parked),
             ..Self::default()
         }
     }

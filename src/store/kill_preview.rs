@@ -28,12 +28,10 @@ const SAMPLE: usize = 10;
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KillPreview {
     /// Open jobs that match: they would be stopped before their next stage.
-    #[schemars(with = "i64")]
     pub open: CappedCount,
     /// Whether every open job was looked at.
     pub open_is_complete: bool,
     /// Jobs of the last hour's intake that match, whatever became of them.
-    #[schemars(with = "i64")]
     pub intake_of_last_hour: CappedCount,
     /// Whether every job of the last hour was looked at.
     pub intake_is_complete: bool,

@@ -16,8 +16,7 @@ use crate::console::problem::Problem;
 use crate::console::routes::{Route, reads};
 use crate::operations::name_of_scope;
 use crate::store::{
-    CappedCount, ChartPoint, ControlRow, EndedReplica, FailureGroup, FleetReplica, LaneRow, Store,
-    StuckCode,
+    ChartPoint, ControlRow, EndedReplica, FailureGroup, FleetReplica, LaneRow, Store, StuckCode,
 };
 
 /// Most holds, and most groups, that are listed.
@@ -357,12 +356,7 @@ fn lane(row: &LaneRow) -> Number {
         .map_or_else(String::new, |why| format!("; {why}"));
     let value = format!(
         "oldest due {:.0} s, ready {}, permits {} of {}, consumers {}, queued {}{intake}",
-        row.oldest_due_seconds,
-        CappedCount::of(row.ready),
-        row.permits_used,
-        row.permits,
-        row.consumers,
-        row.queued
+        row.oldest_due_seconds, row.ready, row.permits_used, row.permits, row.consumers, row.queued
     );
     Number::new(format!("lane {}", row.lane), value).at("/fleet")
 }

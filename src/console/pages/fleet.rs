@@ -13,7 +13,7 @@ use crate::console::changes::is_death;
 use crate::console::problem::Problem;
 use crate::console::standing::how_it_ended;
 use crate::pipelines::{StageRow, in_largest_unit, pipeline_rows};
-use crate::store::{CappedCount, EndedReplica, FleetReplica, LaneRow, Lanes};
+use crate::store::{EndedReplica, FleetReplica, LaneRow, Lanes};
 
 /// Answers `/fleet`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
@@ -113,11 +113,11 @@ pub(super) fn lanes(lanes: &[LaneRow]) -> Markup {
         .map(|lane| {
             vec![
                 html! { a href=(format!("/jobs?pipeline={}", lane.pipeline)) { (lane.lane) } },
-                html! { (CappedCount::of(lane.ready)) },
-                html! { @if lane.due == 0 { "none" } @else { (CappedCount::of(lane.due)) ", the oldest for " (span(lane.oldest_due_seconds as i64)) } },
-                html! { (CappedCount::of(lane.running)) },
-                html! { (CappedCount::of(lane.waiting)) @if lane.waits_on_vendor > 0 { " (" (CappedCount::of(lane.waits_on_vendor)) " on a vendor)" } },
-                html! { (CappedCount::of(lane.parked)) },
+                html! { (lane.ready) },
+                html! { @if lane.due.is_zero() { "none" } @else { (lane.due) ", the oldest for " (span(lane.oldest_due_seconds as i64)) } },
+                html! { (lane.running) },
+                html! { (lane.waiting) @if !lane.waits_on_vendor.is_zero() { " (" (lane.waits_on_vendor) " on a vendor)" } },
+                html! { (lane.parked) },
                 html! { (lane.permits_used) " of " (lane.permits) },
                 html! { (lane.consumers) },
                 html! { (lane.queued) },

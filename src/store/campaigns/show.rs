@@ -71,7 +71,6 @@ pub struct CampaignRow {
     pub finished_at: Option<OffsetDateTime>,
     /// Jobs of the same group that have failed since and are not included. Only for one campaign
     /// of a group.
-    #[schemars(with = "Option<i64>")]
     pub failed_since: Option<CappedCount>,
 }
 

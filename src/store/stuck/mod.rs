@@ -47,7 +47,6 @@ pub struct StuckRow {
     /// The operation behind the command, if it is an action of a person.
     pub operation: Option<&'static str>,
     /// Number of jobs; `None` if it could not be read.
-    #[schemars(with = "Option<i64>")]
     pub count: Option<CappedCount>,
     /// Since when the oldest of the counted jobs has stood.
     #[serde(with = "time::serde::rfc3339::option")]

@@ -19,7 +19,6 @@ pub struct FollowUpCount {
     /// The state.
     pub state: JobState,
     /// Their number, up to a limit.
-    #[schemars(with = "i64")]
     pub jobs: CappedCount,
 }
 

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::house::documents::document;
-use crate::support::{ConsoleProcess, TestWorld, WorkerOptions, wait_for};
+use crate::support::{ConsoleProcess, TestWorld, WorkerOptions, count, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 /// A hold of a vendor, and what it is called.
@@ -257,7 +257,7 @@ async fn sentence(world: &TestWorld, console: &ConsoleProcess, token: &str) {
     })
     .await;
     assert_eq!(status["summary"]["cause"], "vendor");
-    assert_eq!(status["open"]["waiting"], 12);
+    assert_eq!(status["open"]["waiting"], count(12));
     two_versions(world, console, token).await;
     let changes = until(console, token, "/", "the changes", |found| {
         let changes = found["changes"].as_array();
@@ -364,7 +364,7 @@ async fn failing_panel(world: &TestWorld, console: &ConsoleProcess, token: &str)
     let failed: Vec<&str> = failed.filter_map(|one| one["panel"].as_str()).collect();
     assert!(failed.contains(&"charts"), "{failed:?}");
     assert!(!failed.contains(&"open"), "{failed:?}");
-    assert_eq!(status["open"]["running"], 2);
+    assert_eq!(status["open"]["running"], count(2));
     let shown = page(console, token, "/").await;
     assert!(shown.contains("This could not be read: ") && shown.contains("▶ running 2"));
     let scale = console.get(token, "/scale").await;

@@ -4,7 +4,7 @@
 use dispatch_worker::store::{Actor, Role, Target};
 use serde_json::{Value, json};
 
-use crate::support::{TestDatabase, TestWorld};
+use crate::support::{TestDatabase, TestWorld, count};
 
 /// The number of jobs of the burst.
 const MANY: usize = 20_000;
@@ -143,7 +143,7 @@ async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
         .dispatch(&["jobs", "cancel", "--yes", "--organization", "many"])
         .done()
         .await;
-    assert_eq!(again["jobs"], json!(0), "no job is left: {again}");
+    assert_eq!(again["jobs"], count(0), "no job is left: {again}");
     let actions =
         "SELECT action, after::text FROM audit_log WHERE action LIKE 'jobs.%' ORDER BY id";
     let actions = database.rows(actions).await;
@@ -161,7 +161,7 @@ async fn a_dry_run_changes_nothing(world: &TestWorld) {
         .await;
     assert_eq!(
         (&seen["jobs"], &seen["dry_run"]),
-        (&json!(7), &json!(true)),
+        (&count(7), &json!(true)),
         "{seen}"
     );
     assert_eq!(seen["sample"].as_array().unwrap().len(), 7);
@@ -212,7 +212,7 @@ async fn a_parent_succeeds_when_its_last_follow_ups_are_cancelled_by_their_error
     let none = cancelled(&world, &["--state", "ready", "--older-than", "2h"]).await;
     assert_eq!(
         none["jobs"],
-        json!(0),
+        count(0),
         "all were created an hour ago: {none}"
     );
 }
@@ -293,7 +293,7 @@ async fn letters_are_discarded_in_a_few_transactions(world: &TestWorld) {
         .done()
         .await;
     assert_eq!(
-        (&seen["dead_letters"], &seen["sample"][9]["source"]),
+        (&seen["dead_letters"]["n"], &seen["sample"][9]["source"]),
         (&json!(10_000), &json!("flood")),
         "{seen}"
     );

@@ -7,7 +7,7 @@ use dispatch_worker::pipelines;
 use dispatch_worker::store::{PipelineLanes, Store, StuckCode, StuckRow};
 use serde_json::Value;
 
-use crate::support::{TestDatabase, TestWorld, WorkerOptions, wait_for};
+use crate::support::{TestDatabase, TestWorld, WorkerOptions, count, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -242,13 +242,13 @@ async fn the_command_and_the_gauge_show_a_parked_job() {
         .expect("a row of each code");
     assert_eq!(
         (&row["count"], &row["examples"][0]["id"]),
-        (&Value::from(1), &Value::from(parked.to_string()))
+        (&count(1), &Value::from(parked.to_string()))
     );
     let one = world
         .dispatch(&["stuck", "--code", "no_consumers"])
         .done()
         .await;
-    assert_eq!(one["count"], 0);
+    assert_eq!(one["count"], count(0));
 
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;

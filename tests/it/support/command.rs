@@ -209,6 +209,11 @@ impl Dispatch {
     }
 }
 
+/// Returns a count of the program's JSON, below its limit.
+pub(crate) fn count(n: usize) -> Value {
+    serde_json::json!({"n": n, "exact": true})
+}
+
 fn appended(path: &Path) -> File {
     File::options()
         .create(true)

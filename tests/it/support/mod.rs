@@ -32,7 +32,7 @@ mod world;
 
 pub(crate) use browser::Browser;
 pub(crate) use checks::{ANY_ATTEMPT, Checks};
-pub(crate) use command::{Dispatch, Said};
+pub(crate) use command::{Dispatch, Said, count};
 pub(crate) use console::{ConsoleProcess, field, form};
 pub(crate) use database::{TestDatabase, WAITS_FOR_LOCK, unaudited};
 pub(crate) use letters::dead_letter;

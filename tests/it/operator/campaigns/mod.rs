@@ -8,7 +8,7 @@ use dispatch_worker::operations;
 use dispatch_worker::store::{StepDone, Store};
 use serde_json::{Value, json};
 
-use crate::support::{TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, wait_for};
+use crate::support::{TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, count, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 /// The number of jobs of a group: waves of 1, 10 and 1.
@@ -92,7 +92,7 @@ async fn a_group_that_fails_again_stops_its_campaign_and_is_green_in_waves_after
             &preview["count"],
             preview["sample"].as_array().unwrap().len()
         ),
-        (&json!(JOBS), 10),
+        (&count(JOBS), 10),
         "{preview}"
     );
     let first = started(&world, &options).await;
@@ -110,7 +110,7 @@ async fn a_group_that_fails_again_stops_its_campaign_and_is_green_in_waves_after
     assert_eq!(world.database.rows(audit).await, [["campaigns", "worker"]]);
 
     world.publish_lost("later").await;
-    assert_eq!(shown(&world, first).await["failed_since"], json!(1));
+    assert_eq!(shown(&world, first).await["failed_since"], count(1));
     world.register_new().await;
     let number = first.to_string();
     let resume = ["campaigns", "resume", &number, "--yes"];

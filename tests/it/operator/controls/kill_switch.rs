@@ -3,7 +3,7 @@
 use dispatch_worker::job::JobState;
 
 use super::{SOON, control};
-use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
+use crate::support::{TestWorld, WorkerOptions, acme, count, wait_for};
 
 const PLACE: &str =
     "killswitch place --organization acme --pipeline dispatch --payload dedupe_key=";
@@ -80,7 +80,7 @@ async fn a_dry_run_counts_what_matches_and_changes_nothing() {
         let found = world.dispatch(&arguments).done().await;
         assert_eq!(
             (&found["open"], &found["intake_of_last_hour"]),
-            (&open.into(), &intake.into()),
+            (&count(open), &count(intake)),
             "{conditions}: {found}"
         );
         assert_eq!(
