@@ -78,19 +78,26 @@ impl Parameter {
 
     fn number<T: FromStr<Err: Display>>(self) -> Result<T, Error> {
         let (name, value) = self.one()?;
-        value
-            .parse()
-            .map_err(|error| Error::custom(format!("`{name}`: {error}")))
+        value.parse().map_err(|error| named(&name, error))
     }
 
-    /// Lets `visit` read the one value, and names the parameter in its error.
+    /// Lets `visit` read the one value.
     fn text<R>(
         self,
         visit: impl FnOnce(StringDeserializer<Error>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let (name, value) = self.one()?;
-        visit(value.into_deserializer())
-            .map_err(|error| Error::custom(format!("`{name}`: {error}")))
+        visit(value.into_deserializer()).map_err(|error| named(&name, error))
+    }
+}
+
+/// Returns an error that names its parameter.
+fn named(name: &str, error: impl Display) -> Error {
+    let text = error.to_string();
+    if text.contains(&format!("`{name}`")) {
+        Error::custom(text)
+    } else {
+        Error::custom(format!("`{name}`: {text}"))
     }
 }
 
@@ -121,7 +128,10 @@ impl<'de> Deserializer<'de> for Parameter {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
+        let name = self.name.clone();
+        visitor
+            .visit_some(self)
+            .map_err(|error: Error| named(&name, error))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -153,7 +163,8 @@ impl<'de> Deserializer<'de> for Parameter {
             name: name.clone(),
             values: vec![value],
         });
-        visitor.visit_seq(SeqDeserializer::new(each))
+        let read = visitor.visit_seq(SeqDeserializer::new(each));
+        read.map_err(|error: Error| named(&name, error))
     }
 
     forward_to_deserialize_any! {
@@ -168,6 +179,7 @@ mod tests {
 
     use super::*;
     use crate::job::{JobId, JobState};
+    use crate::store::Since;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields, default)]
@@ -175,6 +187,7 @@ mod tests {
         state: Vec<JobState>,
         parent: Option<JobId>,
         item: Option<i64>,
+        since: Option<Since>,
         all: bool,
     }
 
@@ -211,6 +224,7 @@ mod tests {
             ("all=yes", "`all`: "),
             ("state=red", "`state`: unknown variant"),
             ("parent=x", "`parent`: "),
+            ("since=x", "`since`: expected an age"),
             ("colour=red", "unknown field `colour`"),
             ("state=%00", "NUL"),
         ] {
