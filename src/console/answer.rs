@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::live::{PageText, tag};
 use super::problem::Problem;
+use super::routes::NDJSON;
 
 /// Nothing but files and requests of the console itself; no script in a page's text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -34,6 +35,11 @@ pub(super) fn json_tagged(value: &impl Serialize, tag: &str) -> Result<Response,
     let mut response = json(value)?;
     set(&mut response, ETAG, &format!("\"{tag}\""));
     Ok(response)
+}
+
+/// Returns JSON documents, each on a line.
+pub(super) fn lines(text: Vec<u8>) -> Response {
+    of(NDJSON, text)
 }
 
 /// Returns a page. One with parts has an entity tag, see `live`.

@@ -233,16 +233,27 @@ impl Call {
                 "expected a reason of 1 to {REASON} characters"
             )));
         }
-        Ok(Actor {
-            who: self.who.token.name.clone(),
+        let mut actor = self.silent_actor();
+        actor.reason = Some(reason.to_owned());
+        if let Some(request) = &mut actor.request {
+            request.key = self.key()?;
+        }
+        Ok(actor)
+    }
+
+    /// Returns the actor of what needs no reason and is never the repetition of a request.
+    pub(super) fn silent_actor(&self) -> Actor {
+        let name = &self.who.token.name;
+        Actor {
+            who: name.clone(),
             role: self.who.token.role,
-            reason: Some(reason.to_owned()),
+            reason: None,
             request: Some(Request {
                 id: self.sender.id,
                 token: credential(&self.who.token).to_owned(),
-                key: self.key()?,
+                key: None,
             }),
-        })
+        }
     }
 
     fn key(&self) -> Result<Option<RequestKey>, Problem> {

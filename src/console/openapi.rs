@@ -6,7 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::problem::Body;
-use super::routes::{Route, all};
+use super::routes::{NDJSON, Route, all};
 use super::serve::API;
 
 /// Returns the document.
@@ -51,6 +51,13 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         };
         json!({"name": parameter.name, "in": "query", "description": parameter.about, "schema": schema})
     }));
+    let output = (route.output)(generator);
+    let content = if route.media_type == NDJSON {
+        // OpenAPI 3.2 has `itemSchema` for this.
+        json!({"schema": {"type": "string"}, "x-item-schema": output})
+    } else {
+        json!({"schema": output})
+    };
     let mut operation = json!({
         "operationId": route.name,
         "summary": route.about,
@@ -58,7 +65,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "responses": {
             "200": {
                 "description": "The answer",
-                "content": {route.media_type: {"schema": (route.output)(generator)}},
+                "content": {route.media_type: content},
             },
             "default": {
                 "description": "A problem",

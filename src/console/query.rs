@@ -69,12 +69,20 @@ pub(super) fn when<'de, D: Deserializer<'de>>(
 /// # Errors
 /// `invalid_filter`.
 pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
-    match asked {
-        None => Ok(USUAL),
-        Some(limit) if (1..=MOST).contains(&limit) => Ok(limit),
-        Some(limit) => Err(Problem::invalid_filter(format!(
-            "expected a limit from 1 to {MOST}, got {limit}"
-        ))),
+    limit_to(asked.unwrap_or(USUAL), MOST)
+}
+
+/// Checks a number of rows, at most `most`.
+///
+/// # Errors
+/// `invalid_filter`.
+pub(super) fn limit_to(asked: i64, most: i64) -> Result<i64, Problem> {
+    if (1..=most).contains(&asked) {
+        Ok(asked)
+    } else {
+        Err(Problem::invalid_filter(format!(
+            "expected a limit from 1 to {most}, got {asked}"
+        )))
     }
 }
 

@@ -230,6 +230,8 @@ pub(super) fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -
 }
 
 pub(super) const JSON: &str = "application/json";
+/// A JSON document on each line; the schema of a route's answer is that of a line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// Every row of the table.
 static ROUTES: &[&[Route]] = &[
@@ -241,6 +243,7 @@ static ROUTES: &[&[Route]] = &[
     api::alerts::ROUTES,
     api::groups::ROUTES,
     api::campaigns::ROUTES,
+    api::exports::ROUTES,
     api::controls::ROUTES,
     api::kill_switch::ROUTES,
     api::dead_letters::ROUTES,

@@ -173,6 +173,10 @@ actions! {
     RefuseSignIn = "console.refused_sign_in",
     /// A request to the console that was refused: its token is not valid, or may not do it.
     RefuseRequest = "console.refused",
+    /// Written before the rows are sent.
+    ExportAudit = "audit.export",
+    /// Written before the rows are sent.
+    ExportCampaign = "campaign.export",
     Migrate = "migrate",
     /// The login of the workers is created or changed.
     MakeWorkerLogin = "migrate.worker_login",
@@ -191,6 +195,8 @@ impl Action {
                 | Self::PlaceHold
                 | Self::ReleaseHold
                 | Self::SignIn
+                | Self::ExportAudit
+                | Self::ExportCampaign
                 | Self::Park
                 | Self::NoteFailureGroup
                 | Self::StartCampaign
@@ -232,7 +238,10 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Operator => action.is_of_operators(),
-            Self::Viewer => matches!(action, Action::SignIn),
+            Self::Viewer => matches!(
+                action,
+                Action::SignIn | Action::ExportAudit | Action::ExportCampaign
+            ),
             Self::Nobody => false,
             Self::Producer => matches!(action, Action::Cancel | Action::Configure),
             Self::Worker => matches!(

@@ -6,6 +6,7 @@ pub(super) mod alerts;
 pub(super) mod campaigns;
 pub(super) mod controls;
 pub(super) mod dead_letters;
+pub(super) mod exports;
 pub(super) mod fleet;
 pub(super) mod groups;
 pub(super) mod job_actions;

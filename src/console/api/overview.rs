@@ -242,13 +242,24 @@ pub(in crate::console) async fn read_stuck(call: &Call) -> Result<Vec<StuckRow>,
 /// The query of the audit log.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct AuditQuery {
+pub(super) struct AuditQuery {
     job: Option<JobId>,
     who: Option<String>,
     action: Option<String>,
     since: Option<Since>,
-    before: Option<String>,
-    limit: Option<i64>,
+    pub(super) before: Option<String>,
+    pub(super) limit: Option<i64>,
+}
+
+impl AuditQuery {
+    pub(super) fn filter(self) -> AuditFilter {
+        AuditFilter {
+            job: self.job,
+            who: self.who,
+            action: self.action,
+            since: self.since.map(|since| since.at(OffsetDateTime::now_utc())),
+        }
+    }
 }
 
 /// A page of the audit log.
@@ -273,12 +284,7 @@ pub(in crate::console) async fn read_audit(call: &Call) -> Result<AuditList, Pro
     let asked: AuditQuery = call.query()?;
     let limit = query::limit(asked.limit)?;
     let before = call.position(asked.before.as_deref())?;
-    let filter = AuditFilter {
-        job: asked.job,
-        who: asked.who,
-        action: asked.action,
-        since: asked.since.map(|since| since.at(OffsetDateTime::now_utc())),
-    };
+    let filter = asked.filter();
     let page = call.reads().audit_rows(&filter, before, limit).await?;
     Ok(AuditList {
         rows: page.rows,

@@ -149,6 +149,7 @@ pub(in crate::console) async fn show(call: Call) -> Result<Response, Problem> {
         }
         h2 { "Jobs" }
         (table(&["n", "job", "state", "why"], &rows))
+        p { a href=(format!("/api/v1/campaigns/{}/report", row.id)) download=(format!("campaign-{}.ndjson", row.id)) { "Export as NDJSON" } }
     };
     Ok(answer::page(frame.page("Campaign", &content)))
 }

@@ -84,7 +84,7 @@ impl<'a> Frame<'a> {
                         }
                     }
                     form.search action="/jobs" role="search" {
-                        input type="search" name="q" placeholder="id, key, or state:parked org:acme" aria-label="Search jobs" data-key="/";
+                        input type="search" name="q" placeholder="id, key, work item, or state:parked since:2h" aria-label="Search jobs" data-key="/";
                     }
                     form.who method="post" action="/sign-out" {
                         input type="hidden" name="form_token" value=(form_token);

@@ -132,6 +132,7 @@ pub(in crate::console) async fn audit(call: Call) -> Result<Response, Problem> {
     let content = html! {
         h1 { "Audit log" }
         (table(&["when", "who", "action", "job", "reason"], &rows))
+        p { a href=(address("/api/v1/audit/export", &with(&call.query, &[("before", None), ("limit", None)]))) download="audit.ndjson" { "Export as NDJSON" } }
         @if let Some(next) = &page.next { p { a rel="next" data-key="]" href=(address("/audit", &with(&call.query, &[("before", Some(next))]))) { "Older rows" } } }
     };
     Ok(answer::page(

@@ -165,7 +165,7 @@ fn wrong(
         let content = method["responses"]["200"]["content"].as_object();
         content
             .and_then(|types| types.get(media))
-            .map(|of| of["schema"].clone())
+            .map(|of| of.get("x-item-schema").unwrap_or(&of["schema"]).clone())
     } else {
         (media == "application/problem+json")
             .then(|| json!({"$ref": "#/components/schemas/Problem"}))
@@ -174,16 +174,20 @@ fn wrong(
         return Some(format!("{status}: the document has no `{media}`"));
     };
     let schema = json!({"allOf": [schema], "components": document["components"]});
-    let body: Value = match serde_json::from_slice(body) {
-        Ok(body) => body,
-        Err(error) => return Some(format!("{status}: {error}")),
-    };
     let validator = jsonschema::validator_for(&schema).expect("a valid schema");
-    let errors: Vec<String> = validator
-        .iter_errors(&body)
-        .map(|error| error.to_string())
-        .collect();
-    (!errors.is_empty()).then(|| format!("{status}: {errors:?} in {body}"))
+    let is_lines = media == "application/x-ndjson";
+    let documents = body.split(|byte| is_lines && *byte == b'\n');
+    documents
+        .filter(|document| !(is_lines && document.is_empty()))
+        .find_map(|document| {
+            let value: Value = match serde_json::from_slice(document) {
+                Ok(value) => value,
+                Err(error) => return Some(format!("{status}: {error}")),
+            };
+            let errors = validator.iter_errors(&value);
+            let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+            (!errors.is_empty()).then(|| format!("{status}: {errors:?} in {value}"))
+        })
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod live;
 mod night;
 mod other_schema;
 mod proxy;
+mod reading;
 mod refusals;
 
 use std::time::Duration;
