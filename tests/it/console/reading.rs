@@ -233,6 +233,13 @@ async fn an_export_is_lines_that_lead_to_the_rest_and_is_audited() {
         lines.dedup();
         assert_eq!(lines.len(), rows, "{lines:?}");
     }
+    let cookie = console.sign_in(&token).await;
+    let shown = console.page(&cookie, "/audit?who=lena&limit=1").await;
+    let link = "/api/v1/audit/export?who=lena";
+    assert!(shown.contains(&format!("href=\"{link}\" download")));
+    let saved = console.page(&cookie, &format!("{link}&since=2h")).await;
+    assert_eq!(saved.lines().count(), 3, "{saved}");
+
     for wrong in [
         "/audit/export?limit=10001",
         "/audit/export?since=2w",
@@ -253,6 +260,7 @@ async fn an_export_is_lines_that_lead_to_the_rest_and_is_audited() {
             row("audit.export", "/audit/export", "1"),
             row("campaign.export", "/campaigns/1/report", "2"),
             row("campaign.export", "/campaigns/1/report", "1"),
+            row("audit.export", "/audit/export", "3"),
         ]
     );
     let document = console.json(&token, "/openapi.json").await;
