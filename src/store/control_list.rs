@@ -21,7 +21,6 @@ const ROWS: i64 = 200;
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ControlList {
     /// How many there are.
-    #[schemars(with = "i64")]
     pub count: CappedCount,
     /// The first 200: pause and kill switches, then what people have placed, then what lasts
     /// longest.

@@ -11,7 +11,7 @@ pub(super) fn page() -> String {
         a request needs `Authorization: Bearer TOKEN` (`dispatch tokens create`). `/api/v1/openapi.json` has the OpenAPI 3.1 document \
         with the types of all bodies. Errors are problem details (RFC 9457) with `code` and `hint`. A change needs a `reason`; \
         `Idempotency-Key` makes it safe to repeat for a day, and `If-Match` with the `ETag` of a job refuses it with 412 if the job \
-        has moved on.\n\n\
+        has moved on. A parameter with `(several)` may be given several times; one of its values is enough.\n\n\
         | method | path | role | what it does | query |\n|---|---|---|---|---|\n"
         .to_owned();
     for route in all().filter(|route| route.is_in_api()) {
@@ -31,7 +31,13 @@ pub(super) fn page() -> String {
 
 fn parameters(route: &Route) -> String {
     let one = |parameter: &crate::console::Parameter| {
-        format!("`{}`: {}", parameter.name, markdown_cell(parameter.about))
+        let several = if parameter.is_several {
+            " (several)"
+        } else {
+            ""
+        };
+        let about = markdown_cell(parameter.about);
+        format!("`{}`{several}: {about}", parameter.name)
     };
     let all: Vec<String> = route.parameters.iter().map(one).collect();
     all.join("; ")
