@@ -247,7 +247,7 @@ pub(super) const CASES: &[Case] = &[
     case("failure_sightings::MAKE_ROOM", "200", GROUPS, 4),
     case(
         "failure_sightings::SEE_ATTEMPTS",
-        "now() - interval '10 minutes', now() - interval '9 minutes', 100000, 200",
+        "now() - interval '2 hours', now() - interval '9 minutes', 100000, 200",
         ATTEMPTS,
         0,
     ),
