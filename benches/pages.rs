@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use dispatch_worker::devkit::servers::Servers;
 use dispatch_worker::devkit::{many_rows, ports};
 use dispatch_worker::operations::{TokenSettings, create_token};
+use dispatch_worker::pipelines::registry;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Actor, Role, Store, StuckCode};
 use reqwest::Client;
@@ -212,6 +213,7 @@ async fn main() {
     let began = Instant::now();
     many_rows::name_places(&url, scale).await.unwrap();
     many_rows::fill(&url, scale).await.unwrap();
+    serve(&url).await;
     many_rows::vacuum(&url).await.unwrap();
     eprintln!("filled the tables in {:.0?}", began.elapsed());
     let pages = pages(&url).await;
@@ -230,6 +232,15 @@ async fn main() {
     let slow = report(&pages, &mut times, &sizes);
     servers.stop().await;
     assert!(slow == 0, "{slow} pages take longer than {GOAL:?}");
+}
+
+/// Has the living replicas serve every lane.
+async fn serve(url: &SecretString) {
+    let registry = registry();
+    let lanes: Vec<&str> = registry.iter().map(|one| one.lane.name).collect();
+    let client = store::pool(url, 1).unwrap().get().await.unwrap();
+    let sql = "UPDATE replicas SET lanes = $1 WHERE ended_at IS NULL";
+    client.execute(sql, &[&lanes]).await.unwrap();
 }
 
 /// Returns every page that is measured.

@@ -5,6 +5,7 @@
 mod codes;
 mod predicates;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use futures_util::StreamExt;
@@ -12,6 +13,7 @@ use futures_util::stream;
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -28,8 +30,10 @@ pub(super) use predicates::{
     HELD, NO_CONSUMERS, NO_PROGRESS, NOT_WOKEN, OF_CODE, OWNER_DEAD, PARKED, RETRYING_LONG, WAITING,
 };
 
-/// The number of codes that are read at once.
+/// The number of codes that are read at once, beside those that wait.
 const AT_ONCE: usize = 2;
+/// The number of jobs that a code shows.
+const EXAMPLES: usize = 3;
 
 /// The jobs of one code.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -127,23 +131,66 @@ impl Store {
     /// read carries the error. Once there is no connection, the rest is not tried.
     pub async fn stuck(&self, lanes: &PipelineLanes) -> Vec<StuckRow> {
         let away = OnceLock::new();
-        let row = async |code: &StuckCode| {
-            if let Some(why) = away.get() {
-                return StuckRow::failed(*code, String::clone(why));
+        let failed = |code: StuckCode, error: &StoreError| {
+            let why = fault::chain(error);
+            if matches!(error, StoreError::Pool(_)) {
+                away.get_or_init(|| why.clone());
             }
-            self.stuck_code(*code, lanes).await.unwrap_or_else(|error| {
-                let why = fault::chain(&error);
-                if matches!(error, StoreError::Pool(_)) {
-                    away.get_or_init(|| why.clone());
-                }
-                StuckRow::failed(*code, why)
-            })
+            StuckRow::failed(code, why)
         };
-        stream::iter(StuckCode::ALL)
-            .map(row)
-            .buffered(AT_ONCE)
-            .collect()
-            .await
+        let row = async |code: StuckCode| {
+            if let Some(why) = away.get() {
+                return StuckRow::failed(code, String::clone(why));
+            }
+            let read = self.stuck_code(code, lanes).await;
+            read.unwrap_or_else(|error| failed(code, &error))
+        };
+        let is_waiting = |code: &StuckCode| !reasons(*code).is_empty();
+        let (waiting, others): (Vec<StuckCode>, Vec<StuckCode>) =
+            StuckCode::ALL.iter().partition(|code| is_waiting(code));
+        let (waited, mut rows) = tokio::join!(
+            self.waiting(&waiting),
+            stream::iter(others)
+                .map(row)
+                .buffered(AT_ONCE)
+                .collect::<Vec<_>>()
+        );
+        rows.extend(waited.unwrap_or_else(|error| {
+            let codes = waiting.iter();
+            codes.map(|code| failed(*code, &error)).collect()
+        }));
+        rows.sort_by_key(|row| StuckCode::ALL.iter().position(|code| *code == row.code));
+        rows
+    }
+
+    /// Returns the jobs of codes that wait, by one statement.
+    async fn waiting(&self, codes: &[StuckCode]) -> Result<Vec<StuckRow>, StoreError> {
+        let asked = codes.iter().flat_map(|code| {
+            let after = f64::from(code.about().after_seconds);
+            reasons(*code)
+                .iter()
+                .map(move |reason| (after, reason.word()))
+        });
+        let (after, words): (Vec<f64>, Vec<&str>) = asked.unzip();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&CappedCount::ROWS, &after, &words];
+        let rows = query(&self.client().await?, WAITING, &parameters).await?;
+        let mut waiting: Vec<StuckRow> = codes.iter().map(|code| StuckRow::new(*code)).collect();
+        for row in &mut waiting {
+            let mut counts = BTreeMap::new();
+            let mut examples = Vec::new();
+            for found in &rows {
+                let reason: &str = found.try_get("reason")?;
+                if reasons(row.code).iter().any(|one| one.word() == reason) {
+                    counts.insert(reason, found.try_get::<_, i64>("jobs")?);
+                    examples.push(example(found)?);
+                }
+            }
+            examples.truncate(EXAMPLES);
+            row.count = Some(CappedCount::of(counts.values().sum()));
+            row.oldest = examples.first().map(|example| example.since);
+            row.examples = examples;
+        }
+        Ok(waiting)
     }
 
     /// Returns the jobs of one code.
@@ -174,8 +221,8 @@ impl Store {
             StuckCode::WaitingConfiguration
             | StuckCode::WaitingReauthentication
             | StuckCode::WaitingVersion => {
-                let reasons = reasons(code);
-                self.found(WAITING, &[rows, after, &reasons]).await?
+                let mut rows = self.waiting(&[code]).await?;
+                return Ok(rows.pop().unwrap_or_else(|| StuckRow::new(code)));
             }
             StuckCode::Held => self.found(HELD, &[rows, after]).await?,
             StuckCode::NotWoken => self.found(NOT_WOKEN, &[rows, after]).await?,
@@ -204,24 +251,23 @@ impl Store {
     ) -> Result<(CappedCount, Vec<StuckExample>), StoreError> {
         let rows = query(&self.client().await?, statement, parameters).await?;
         let count = rows.first().map_or(Ok(0), |row| row.try_get("jobs"))?;
-        let examples = rows
-            .iter()
-            .map(|row| {
-                Ok(StuckExample {
-                    id: JobId(row.try_get::<_, Uuid>("id")?),
-                    organization: row.try_get("organization")?,
-                    since: row.try_get("since")?,
-                    detail: row.try_get("detail")?,
-                })
-            })
-            .collect::<Result<_, StoreError>>()?;
+        let examples = rows.iter().map(example).collect::<Result<_, _>>()?;
         Ok((CappedCount::of(count), examples))
     }
 }
 
-/// Returns the stored reasons for which the jobs of a code wait.
-fn reasons(code: StuckCode) -> Vec<&'static str> {
-    let reasons: &[WaitReason] = match code {
+fn example(row: &Row) -> Result<StuckExample, StoreError> {
+    Ok(StuckExample {
+        id: JobId(row.try_get::<_, Uuid>("id")?),
+        organization: row.try_get("organization")?,
+        since: row.try_get("since")?,
+        detail: row.try_get("detail")?,
+    })
+}
+
+/// Returns the reasons for which the jobs of a code wait.
+const fn reasons(code: StuckCode) -> &'static [WaitReason] {
+    match code {
         StuckCode::WaitingConfiguration => {
             &[WaitReason::Configuration, WaitReason::InstallationDisabled]
         }
@@ -236,6 +282,5 @@ fn reasons(code: StuckCode) -> Vec<&'static str> {
         | StuckCode::NotWoken
         | StuckCode::NoConsumers
         | StuckCode::CrashLoop => &[],
-    };
-    reasons.iter().map(|reason| reason.word()).collect()
+    }
 }

@@ -100,10 +100,10 @@ pub(crate) const OF_CODE: &str = longest!(
     )"
 );
 
-/// `$3` has the reasons. Walks from cause to cause along `jobs_waiting_for`: all jobs of a cause
-/// wait for the same reason.
-pub(crate) const WAITING: &str = longest!(
-    "
+/// `$3` has the reasons, `$2` the threshold of each; the three jobs and the number are those of each
+/// reason. Walks from cause to cause along `jobs_waiting_for`, once for all reasons: all jobs of a
+/// cause wait for the same one.
+pub(crate) const WAITING: &str = "
     WITH RECURSIVE causes AS (
         (SELECT wait_key, wait_reason, 1 AS hop FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children'
             ORDER BY wait_key, wait_observed, id LIMIT 1)
@@ -113,17 +113,21 @@ pub(crate) const WAITING: &str = longest!(
             WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key > c.wait_key
             ORDER BY wait_key, wait_observed, id LIMIT 1) next
         WHERE c.hop < $1::bigint
-    ), waiting AS MATERIALIZED (
-        SELECT j.id, j.organization, j.since, c.wait_key AS detail FROM causes c CROSS JOIN LATERAL (
-            SELECT id, organization, last_progress_at AS since FROM jobs
-            WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key = c.wait_key
-            ORDER BY wait_key, wait_observed, id LIMIT $1::bigint) j
-        WHERE c.wait_reason = ANY ($3::text[])
-        LIMIT $1::bigint
     ), found AS MATERIALIZED (
-        SELECT id, organization, since, detail FROM waiting WHERE since < now() - $2::float8 * interval '1 second'
-    )"
-);
+        SELECT asked.reason, waiting.id, waiting.organization, waiting.since, waiting.detail
+        FROM unnest($2::float8[], $3::text[]) AS asked (after, reason) CROSS JOIN LATERAL (
+            SELECT j.id, j.organization, j.since, c.wait_key AS detail FROM causes c CROSS JOIN LATERAL (
+                SELECT id, organization, last_progress_at AS since FROM jobs
+                WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key = c.wait_key
+                ORDER BY wait_key, wait_observed, id LIMIT $1::bigint) j
+            WHERE c.wait_reason = asked.reason
+            LIMIT $1::bigint) waiting
+        WHERE waiting.since < now() - asked.after * interval '1 second'
+    )
+    SELECT reason, id, organization, since, detail, jobs FROM (
+        SELECT *, count(*) OVER (PARTITION BY reason) AS jobs, row_number() OVER (PARTITION BY reason ORDER BY since, id) AS place
+        FROM found) counted
+    WHERE place <= 3 ORDER BY since, id";
 
 /// Reads the holds of the three jobs only.
 pub(crate) const HELD: &str = "

@@ -463,11 +463,11 @@ pub(super) const CASES: &[Case] = &[
     empty("stuck::OF_CODE", "10001, 0, 'unknown_outcome'", 10),
     case(
         "stuck::WAITING",
-        "10001, -60, '{reauthentication}'",
+        "10001, '{-60,-60}', '{reauthentication,version}'",
         2 * COUNT,
         0,
     ),
-    empty("stuck::WAITING", "10001, 0, '{version}'", COUNT),
+    empty("stuck::WAITING", "10001, '{0}', '{version}'", COUNT),
     case("stuck::HELD", "10001, -60", COUNT, 4),
     case("stuck::NOT_WOKEN", "10001, -60", 2 * COUNT, 4),
     case(
