@@ -207,6 +207,8 @@ mod tests {
             role: "operator".to_owned(),
             login: None,
             address: None,
+            token: None,
+            request_id: None,
             action: action.to_owned(),
             job_id: None,
             reason: Some("too slow".to_owned()),

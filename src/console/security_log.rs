@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::auth::{Sender, credential};
+use super::schema::permit_changes;
 use super::state::Console;
 use crate::fault::chain;
 use crate::store::{Action, Actor, ApiToken, Request, Role};
@@ -48,6 +49,8 @@ struct Row {
     request: Uuid,
     action: Action,
     after: Value,
+    /// The user of the proxy who is noted again if the row cannot be written.
+    user: Option<i64>,
 }
 
 /// The rows of one subject within a window.
@@ -97,7 +100,22 @@ impl SecurityLog {
         users.insert(token.id, now);
         drop(users);
         let after = json!({"role": token.role, "proxy": true});
-        self.known(sender, token, Action::SignIn, after);
+        let who = (token.name.as_str(), token.role, credential(token));
+        let mut row = row(sender, who, Action::SignIn, after);
+        row.user = Some(token.id);
+        // No limit of refusals hides a sign-in: there are at most as many as users are remembered.
+        self.locked().waiting.push(row);
+        self.added.notify_one();
+    }
+
+    /// Has a user of the proxy noted again, since the row could not be written.
+    fn forget(&self, user: i64) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.remove(&user);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a row about somebody who was not recognised.
@@ -108,14 +126,12 @@ impl SecurityLog {
     }
 
     fn add(&self, subject: Subject, row: Row) {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.add(subject, row, Instant::now());
-        drop(ledger);
+        self.locked().add(subject, row, Instant::now());
         self.added.notify_one();
     }
 
     fn take(&self, is_last: bool) -> Vec<Row> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.locked();
         if is_last {
             ledger.close();
         } else {
@@ -143,6 +159,7 @@ pub async fn write_security_log(console: Arc<Console>, end: CancellationToken) {
     }
 }
 
+/// Writes a row. With another schema it is only logged, as nothing is changed then.
 async fn write(console: &Console, row: Row) {
     let actor = Actor {
         role: row.role,
@@ -154,17 +171,24 @@ async fn write(console: &Console, row: Row) {
         }),
         who: row.who,
     };
-    let written = console
-        .parts
-        .acts
-        .audit_refusal(&actor, row.action, &row.after);
-    if let Err(error) = written.await {
+    let acts = &console.parts.acts;
+    let written = match permit_changes(console).await {
+        Ok(()) => acts
+            .audit_refusal(&actor, row.action, &row.after)
+            .await
+            .map_err(|error| chain(&error)),
+        Err(problem) => Err(problem.detail.clone()),
+    };
+    if let Err(error) = written {
         tracing::warn!(
-            error = chain(&error),
+            error,
             action = row.action.word(),
             who = actor.who,
             "an audit row about access could not be written"
         );
+        if let Some(user) = row.user {
+            console.security_log.forget(user);
+        }
     }
 }
 
@@ -182,6 +206,7 @@ fn row(
         request: sender.id,
         action,
         after,
+        user: None,
     }
 }
 
@@ -269,6 +294,7 @@ mod tests {
             request: Uuid::nil(),
             action: Action::RefuseRequest,
             after: json!({}),
+            user: None,
         }
     }
 

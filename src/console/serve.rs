@@ -216,7 +216,7 @@ async fn served(
     if reader == Reader::Person && route.method == Method::GET {
         who.bar = in_force::read(console).await;
     }
-    if route.method != Method::GET {
+    if route.method != Method::GET || route.action.is_some() {
         schema::permit_changes(console)
             .await
             .map_err(refused(Some(&who)))?;
@@ -243,16 +243,11 @@ async fn served(
     };
     let handler = handler.ok_or_else(|| refused(Some(&who))(Problem::not_found("no such page")))?;
     let mut response = answered(handler, call).await.map_err(refused(Some(&who)))?;
-    answer::set(
-        &mut response,
-        HeaderName::from_static("ratelimit"),
-        &format!("\"token\";r={}", left.0),
-    );
-    answer::set(
-        &mut response,
-        HeaderName::from_static("x-request-id"),
-        &sender.id.to_string(),
-    );
+    let left = format!("\"token\";r={}", left.0);
+    let id = sender.id.to_string();
+    for (name, value) in [("ratelimit", &left), ("x-request-id", &id)] {
+        answer::set(&mut response, HeaderName::from_static(name), value);
+    }
     if !is_by_itself(&parts) {
         renew(console, &who, &mut response);
     }

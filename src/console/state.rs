@@ -37,6 +37,8 @@ pub struct Console {
     pub(super) streams: Streams,
     /// Dry runs of kill switches that may be under way.
     pub(super) previews: Semaphore,
+    /// Exports under way.
+    pub(super) exports: Semaphore,
     pub(super) snapshots: Snapshots,
     pub(super) panels: Panels,
     pub(super) security_log: SecurityLog,
@@ -52,6 +54,7 @@ impl Console {
             rates: Rates::default(),
             streams: Streams::default(),
             previews: Semaphore::new(1),
+            exports: Semaphore::new(1),
             snapshots: Snapshots::default(),
             panels: Panels::default(),
             security_log: SecurityLog::default(),

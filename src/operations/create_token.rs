@@ -15,6 +15,8 @@ use crate::store::{
 
 /// Shows what a leaked text is, and lets scanners of secrets find it.
 const PREFIX: &str = "dispatch_";
+/// Names in the audit log for what has no token.
+const RESERVED: [&str; 2] = ["proxy", "unknown"];
 /// The longest validity.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
@@ -86,6 +88,11 @@ fn check(settings: &TokenSettings) -> Result<(), OperationError> {
     if settings.name.is_empty() || settings.name.chars().count() > 64 {
         return invalid(
             "expected a name of 1 to 64 characters; use the person's or program's name",
+        );
+    }
+    if RESERVED.contains(&settings.name.as_str()) {
+        return invalid(
+            "expected another name than `proxy` and `unknown`, which the audit log uses; use the person's or program's name",
         );
     }
     if (settings.role == Role::Producer) != settings.source.is_some() {

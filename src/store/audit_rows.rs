@@ -49,6 +49,11 @@ pub struct AuditRow {
     pub login: Option<String>,
     /// The address of the client, from Postgres.
     pub address: Option<String>,
+    /// The token of the request to the console; `proxy` for a user of the proxy; none for a command.
+    pub token: Option<String>,
+    /// The request to the console.
+    #[schemars(with = "Option<String>")]
+    pub request_id: Option<Uuid>,
     /// The word of the action.
     pub action: String,
     /// The job that it is about.
@@ -86,7 +91,7 @@ macro_rules! page {
         WHERE ($4::text IS NULL OR who = $4) AND ($5::text IS NULL OR action = $5) AND ($6::timestamptz IS NULL OR at >= $6)
         ORDER BY id DESC LIMIT $3
     )
-    SELECT a.id, a.at, a.who, a.role, a.login, host(a.address) AS address, a.action, a.job_id, a.reason, a.before, a.after,
+    SELECT a.id, a.at, a.who, a.role, a.login, host(a.address) AS address, a.token, a.request_id, a.action, a.job_id, a.reason, a.before, a.after,
         edge.last, edge.looked, edge.is_past
     FROM edge LEFT JOIN page ON true LEFT JOIN audit_log a ON a.id = page.id ORDER BY a.id DESC"
         )
@@ -188,6 +193,8 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
         role: row.try_get("role")?,
         login: row.try_get("login")?,
         address: row.try_get("address")?,
+        token: row.try_get("token")?,
+        request_id: row.try_get("request_id")?,
         action: row.try_get("action")?,
         job_id: row.try_get::<_, Option<Uuid>>("job_id")?.map(JobId),
         reason: row.try_get("reason")?,

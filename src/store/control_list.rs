@@ -66,8 +66,10 @@ pub(super) const SHOWN: &str = "
             WHERE j.state = 'waiting' AND j.wait_reason <> 'children' AND j.wait_key = 'hold:' || c.scope LIMIT $1) counted)
         END AS waiting
     FROM (
-        SELECT *, count(*) OVER () AS total, kind NOT IN ('pause', 'kill_switch') AS is_partial FROM (
-            SELECT * FROM controls WHERE released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT $2) live
+        SELECT id, kind, scope, matcher, reason, who, automatic, created_at, expires_at, count(*) OVER () AS total,
+            kind NOT IN ('pause', 'kill_switch') AS is_partial
+        FROM (
+            SELECT id, kind, scope, matcher, reason, who, automatic, created_at, expires_at FROM controls WHERE released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT $2) live
         WHERE starts_with(scope, $4)
         ORDER BY is_partial, automatic, expires_at DESC LIMIT $3) c
     ORDER BY c.is_partial, c.automatic, c.expires_at DESC";

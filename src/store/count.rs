@@ -7,10 +7,19 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
-/// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in
-/// JSON, it is `{"n": 10000, "exact": false}`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CappedCount(i64);
+/// A count that stops at [`CappedCount::LIMIT`], or where not every row was looked at. It is
+/// displayed as `10,000+` or `12+` then; in JSON, it is `{"n": 12, "exact": false}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CappedCount {
+    n: i64,
+    is_exact: bool,
+}
+
+impl Default for CappedCount {
+    fn default() -> Self {
+        Self::of(0)
+    }
+}
 
 /// A count in JSON.
 #[derive(Serialize, JsonSchema)]
@@ -31,42 +40,70 @@ impl CappedCount {
     /// counted.
     #[must_use]
     pub const fn of(rows: i64) -> Self {
-        Self(rows)
+        if rows > Self::LIMIT {
+            Self::or_more(rows)
+        } else {
+            Self {
+                n: rows,
+                is_exact: true,
+            }
+        }
+    }
+
+    /// Creates a count of which it is not known whether it is complete: not every row was looked
+    /// at.
+    #[must_use]
+    pub const fn or_more(rows: i64) -> Self {
+        Self {
+            n: if rows > Self::LIMIT {
+                Self::LIMIT
+            } else {
+                rows
+            },
+            is_exact: false,
+        }
+    }
+
+    /// As [`CappedCount::of`] if every row was looked at, and [`CappedCount::or_more`] otherwise.
+    #[must_use]
+    pub const fn among(rows: i64, is_complete: bool) -> Self {
+        if is_complete {
+            Self::of(rows)
+        } else {
+            Self::or_more(rows)
+        }
     }
 
     /// Returns the count, at most the limit.
     #[must_use]
-    pub fn at_least(self) -> i64 {
-        self.0.min(Self::LIMIT)
+    pub const fn at_least(self) -> i64 {
+        self.n
     }
 
-    /// Subtracts rows; a count above the limit stays as it is.
+    /// Subtracts rows; a count that is not exact stays as it is.
     #[must_use]
     pub fn without(self, rows: usize) -> Self {
-        if self.0 > Self::LIMIT {
-            self
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        if self.is_exact {
+            Self::of(self.n.saturating_sub(rows).max(0))
         } else {
-            Self(
-                self.0
-                    .saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX))
-                    .max(0),
-            )
+            self
         }
     }
 
     /// Returns whether the count is zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {
-        self.0 == 0
+        self.n == 0
     }
 }
 
 impl fmt::Display for CappedCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > Self::LIMIT {
-            f.write_str("10,000+")
-        } else {
-            self.0.fmt(f)
+        match (self.is_exact, self.n) {
+            (true, n) => n.fmt(f),
+            (false, Self::LIMIT) => f.write_str("10,000+"),
+            (false, n) => write!(f, "{n}+"),
         }
     }
 }
@@ -74,8 +111,8 @@ impl fmt::Display for CappedCount {
 impl Serialize for CappedCount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Counted {
-            n: self.at_least(),
-            exact: self.0 <= Self::LIMIT,
+            n: self.n,
+            exact: self.is_exact,
         }
         .serialize(serializer)
     }

@@ -155,10 +155,10 @@ impl LaneRow {
             ready: CappedCount::of(load.not_woken + load.woken),
             due: CappedCount::of(load.due),
             oldest_due_seconds: load.oldest_due,
-            running: CappedCount::of(load.running),
-            waiting: CappedCount::of(load.waiting),
-            waits_on_vendor: CappedCount::of(load.waits_on_vendor),
-            parked: CappedCount::of(load.parked),
+            running: CappedCount::among(load.running, !load.is_part_of_running),
+            waiting: CappedCount::among(load.waiting, !load.is_part_of_waiting),
+            waits_on_vendor: CappedCount::among(load.waits_on_vendor, !load.is_part_of_waiting),
+            parked: CappedCount::among(load.parked, !load.is_part_of_parked),
             ..Self::default()
         }
     }

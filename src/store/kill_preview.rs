@@ -109,11 +109,13 @@ impl Store {
         })
         .await?;
         let (intake, _) = matching(&client, matcher, &recent_ids, |job| !job.is_follow_up).await?;
+        let open_is_complete = parts.iter().all(|count| *count < WINDOW);
+        let intake_is_complete = i64::try_from(recent_ids.len()).is_ok_and(|jobs| jobs < WINDOW);
         Ok(KillPreview {
-            open,
-            open_is_complete: parts.iter().all(|count| *count < WINDOW),
-            intake_of_last_hour: intake,
-            intake_is_complete: i64::try_from(recent_ids.len()).is_ok_and(|jobs| jobs < WINDOW),
+            open: CappedCount::among(open, open_is_complete),
+            open_is_complete,
+            intake_of_last_hour: CappedCount::among(intake, intake_is_complete),
+            intake_is_complete,
             sample,
         })
     }
@@ -131,7 +133,7 @@ async fn matching(
     matcher: &Matcher,
     ids: &[Uuid],
     wanted: impl Fn(&Looked) -> bool,
-) -> Result<(CappedCount, Vec<KilledJob>), StoreError> {
+) -> Result<(i64, Vec<KilledJob>), StoreError> {
     let (mut number, mut sample) = (0_i64, Vec::new());
     let page = if matcher.reads_payload() {
         PAGE_OF_PAYLOADS
@@ -170,7 +172,7 @@ async fn matching(
             }
         }
     }
-    Ok((CappedCount::of(number), sample))
+    Ok((number, sample))
 }
 
 fn is_matched(matcher: &Matcher, row: &Row) -> Result<bool, StoreError> {

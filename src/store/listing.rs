@@ -1,4 +1,4 @@
-//! Lists and counts of jobs for people, newest first.
+//! Lists of jobs for people, newest first.
 //!
 //! An access path (`ways`) returns a window of ids; one statement reads their rows and tests every
 //! condition. There is no index for most conditions, since every job would pay for it. Such a list
@@ -12,7 +12,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::count::CappedCount;
 use super::error::StoreError;
 use super::handle::Store;
 use super::job_filter::{CodeFilter, JobFilter};
@@ -23,7 +22,7 @@ use crate::job::JobId;
 
 /// Jobs in a window.
 const WINDOW: i64 = 5_000;
-/// Maximum number of jobs that are read for one page or one count.
+/// Maximum number of jobs that are read for one page.
 const LOOK: i64 = 20_000;
 
 /// A page of jobs.
@@ -32,15 +31,6 @@ pub struct Listed {
     /// Newest first.
     pub jobs: Vec<JobRow>,
     /// Where reading stopped before the page was full, although there are older jobs.
-    pub stopped: Option<Stopped>,
-}
-
-/// The number of jobs that a filter selects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Matching {
-    /// The jobs among those that were read.
-    pub count: CappedCount,
-    /// Where reading stopped, although there are older jobs.
     pub stopped: Option<Stopped>,
 }
 
@@ -59,12 +49,10 @@ pub struct Stopped {
 
 /// Selects from the jobs with the ids `$1`. The array is a subquery, since a planner that knows its
 /// length might prefer to read the whole table.
-macro_rules! among {
-    ($columns:expr, $order:literal) => {
-        concat!(
-            "SELECT ",
-            $columns,
-            r#" FROM jobs j WHERE j.id = ANY (ARRAY(SELECT unnest($1::uuid[])))
+pub(super) const AMONG: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    r#" FROM jobs j WHERE j.id = ANY (ARRAY(SELECT unnest($1::uuid[])))
                 AND ($2::text[] IS NULL OR j.pipeline = ANY ($2)) AND ($3::text[] IS NULL OR j.organization = ANY ($3))
                 AND ($4::text[] IS NULL OR j.source = ANY ($4)) AND ($5::text[] IS NULL OR j.state || '' = ANY ($5))
                 AND ($6::text[] IS NULL OR j.stage = ANY ($6))
@@ -72,14 +60,9 @@ macro_rules! among {
                     FROM unnest($7, $8::text[]) AS code (first, last)))
                 AND ($9::text IS NULL OR j.fingerprint || '' = $9) AND ($10::bigint IS NULL OR j.owner + 0 = $10)
                 AND ($11::text IS NULL OR j.wait_key || '' = $11) AND ($12::text IS NULL OR j.dedupe_key = $12)
-                AND ($13::uuid IS NULL OR j.parent_id = $13)"#,
-            $order
-        )
-    };
-}
-
-pub(super) const AMONG: &str = among!(job_columns!(), " ORDER BY j.id DESC LIMIT $14");
-pub(super) const COUNT_AMONG: &str = among!("count(*) AS jobs", "");
+                AND ($13::uuid IS NULL OR j.parent_id = $13)
+    ORDER BY j.id DESC LIMIT $14"#
+);
 
 impl Store {
     /// Returns jobs, newest first.
@@ -99,7 +82,7 @@ impl Store {
         loop {
             let ids = reading.window(window).await?;
             let missing = filter.limit - i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-            for row in among(&client, AMONG, (&ids, filter), Some(missing)).await? {
+            for row in among(&client, (&ids, filter), missing).await? {
                 jobs.push(job_row(&row)?);
             }
             let is_full = i64::try_from(jobs.len()).is_ok_and(|jobs| jobs >= filter.limit);
@@ -114,34 +97,6 @@ impl Store {
                 return Ok(Listed { jobs, stopped });
             }
         }
-    }
-
-    /// Counts the jobs that a filter selects, older than its cursor, whatever its limit is.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn count_jobs(&self, filter: &JobFilter) -> Result<Matching, StoreError> {
-        let client = self.client().await?;
-        let mut reading = Reading::of(&client, filter).await?;
-        let mut rows = 0;
-        while !reading.is_over && rows < CappedCount::ROWS {
-            if reading.is_narrowed && reading.looked >= LOOK {
-                let (count, stopped) = (CappedCount::of(rows), reading.stopped());
-                return Ok(Matching { count, stopped });
-            }
-            let ids = reading.window(WINDOW).await?;
-            if reading.is_narrowed {
-                for row in among(&client, COUNT_AMONG, (&ids, filter), None).await? {
-                    rows += row.try_get::<_, i64>("jobs")?;
-                }
-            } else {
-                rows += i64::try_from(ids.len()).unwrap_or(i64::MAX);
-            }
-        }
-        Ok(Matching {
-            count: CappedCount::of(rows),
-            stopped: None,
-        })
     }
 }
 
@@ -195,12 +150,11 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Runs a statement on the jobs with these ids that the filter selects.
+/// Returns the jobs with these ids that the filter selects.
 async fn among(
     client: &deadpool_postgres::Client,
-    sql: &str,
     (ids, filter): (&Vec<Uuid>, &JobFilter),
-    limit: Option<i64>,
+    limit: i64,
 ) -> Result<Vec<Row>, StoreError> {
     let (first_codes, last_codes): (Vec<String>, Vec<String>) =
         filter.error_codes.iter().map(CodeFilter::range).unzip();
@@ -223,7 +177,7 @@ async fn among(
         last_codes,
     ] = lists.map(|values| any_of(values));
     let states = any_of(&states);
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+    let parameters: [&(dyn ToSql + Sync); 14] = [
         ids,
         &pipelines,
         &organizations,
@@ -237,11 +191,9 @@ async fn among(
         &filter.cause,
         &filter.dedupe_key,
         &parent,
+        &limit,
     ];
-    if let Some(limit) = &limit {
-        parameters.push(limit);
-    }
-    query(client, sql, &parameters).await
+    query(client, AMONG, &parameters).await
 }
 
 /// Returns the values of a condition; `None` if there is no condition.

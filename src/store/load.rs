@@ -32,6 +32,11 @@ pub struct PipelineLoad {
     /// is also what a rate limit and an open circuit lead to) or for a sign-in.
     pub waits_on_vendor: i64,
     pub parked: i64,
+    /// Whether only the first 10,001 running jobs of all pipelines were counted; likewise for the
+    /// waiting and the parked ones.
+    pub is_part_of_running: bool,
+    pub is_part_of_waiting: bool,
+    pub is_part_of_parked: bool,
 }
 
 /// What is measured of the database as a whole.
@@ -125,12 +130,17 @@ impl Store {
             (WAITING, Part::Waiting),
             (PARKED, Part::Parked),
         ] {
+            let mut counted = 0;
             for row in query(&client, sql, &[&ROWS]).await? {
+                counted += row.try_get::<_, i64>("n")?;
                 let pipeline: &str = row.try_get("pipeline")?;
                 // A job of a newer version may be in a pipeline that this one does not have.
                 if let Some(load) = loads.get_mut(pipeline) {
                     load.add(part, row.try_get("wait_reason")?, row.try_get("n")?);
                 }
+            }
+            if counted == ROWS {
+                loads.values_mut().for_each(|load| load.is_part_of(part));
             }
         }
         Ok(loads)
@@ -158,6 +168,14 @@ enum Part {
 }
 
 impl PipelineLoad {
+    const fn is_part_of(&mut self, part: Part) {
+        match part {
+            Part::Running => self.is_part_of_running = true,
+            Part::Waiting => self.is_part_of_waiting = true,
+            Part::Parked => self.is_part_of_parked = true,
+        }
+    }
+
     fn add(&mut self, part: Part, reason: Option<&str>, n: i64) {
         match part {
             Part::Running => self.running += n,

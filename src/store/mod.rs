@@ -138,7 +138,7 @@ pub use job_row::JobRow;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use kill_preview::{KillPreview, KilledJob};
 pub use letter_list::{LetterFilter, ListedLetters};
-pub use listing::{Listed, Matching, Stopped};
+pub use listing::{Listed, Stopped};
 pub use load::{DatabaseLoad, PipelineLoad};
 pub use login::WorkerLogin;
 pub use matcher::{KillAction, Matcher, PayloadCondition, Subject};

@@ -137,7 +137,6 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("job_places::IN_CAMPAIGNS", job_places::IN_CAMPAIGNS),
     ("job_places::UNPUBLISHED", job_places::UNPUBLISHED),
     ("listing::AMONG", listing::AMONG),
-    ("listing::COUNT_AMONG", listing::COUNT_AMONG),
     ("open_jobs::OPEN", open_jobs::OPEN),
     (
         "open_jobs::OPEN_OF_ORGANIZATION",

@@ -286,6 +286,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 .await?;
             return Ok(Taken::Nothing);
         }
+        // A job in hand needs no permit: the run that hangs may hold the last one.
+        if self.context.running.has(wake_up.job_id) {
+            self.context.wake_again(wake_up.job_id).await?;
+            return Ok(Taken::Nothing);
+        }
         let permit = tokio::select! {
             biased;
             () = self.drain.cancelled() => return Ok(Taken::Back),

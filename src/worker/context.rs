@@ -106,8 +106,8 @@ impl InHand {
         }
     }
 
-    /// Returns a token that is cancelled when the job was taken away from its run: a person has
-    /// acted on it, so that its run can commit nothing.
+    /// Returns a token that is cancelled when the job was taken away from its run: it is due with a
+    /// newer epoch, usually because a person has acted on it, so that its run can commit nothing.
     pub(super) fn taken_away(&self) -> CancellationToken {
         self.taken_away.clone()
     }

@@ -159,7 +159,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             tokio::select! {
                 () = self.run(*claim, &mut holding) => {}
                 () = taken_away.cancelled() => {
-                    tracing::info!("a person has taken the job from this run, which ends; another run continues");
+                    tracing::info!("the job is due with a newer epoch, so this run ends and another one continues");
                 }
             }
         };

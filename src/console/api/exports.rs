@@ -2,11 +2,14 @@
 //! The audit log records each export before it is sent. A longer list goes on where the header
 //! `Link` (RFC 8288) points to.
 
+use std::time::{Duration, Instant};
+
 use axum::http::Method;
 use axum::http::header::LINK;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::SemaphorePermit;
 
 use super::campaigns::read_campaign;
 use super::overview::AuditQuery;
@@ -28,8 +31,8 @@ const ROWS: i64 = 10_000;
 const BYTES: usize = 8 << 20;
 /// Rows that are read at once.
 const PAGE: i64 = 200;
-/// Most reads for an export: with a filter, a read may find nothing.
-const READS: usize = 100;
+/// After this time, an export ends: with a filter, many reads may find nothing.
+const WITHIN: Duration = Duration::from_secs(10);
 
 const fn parameter(name: &'static str, about: &'static str) -> Parameter {
     Parameter {
@@ -100,6 +103,7 @@ struct Lines {
     text: Vec<u8>,
     rows: i64,
     most: i64,
+    begun: Instant,
 }
 
 impl Lines {
@@ -110,6 +114,7 @@ impl Lines {
             text: Vec::new(),
             rows: 0,
             most: query::limit_to(limit.unwrap_or(ROWS), ROWS)?,
+            begun: Instant::now(),
         })
     }
 
@@ -120,6 +125,10 @@ impl Lines {
 
     fn is_full(&self) -> bool {
         self.rows >= self.most || self.text.len() >= BYTES
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_full() || self.begun.elapsed() >= WITHIN
     }
 
     /// Adds rows until it is full, and returns the last one of them if others follow.
@@ -157,19 +166,26 @@ impl Lines {
     }
 }
 
+/// An export reads many rows, so there is one at a time.
+fn alone(call: &Call) -> Result<SemaphorePermit<'_>, Problem> {
+    let permit = call.console.exports.try_acquire();
+    permit.map_err(|_| Problem::too_busy("another export is under way").after(5))
+}
+
 async fn audit(call: Call) -> Result<Response, Problem> {
     let asked: AuditQuery = call.query()?;
+    let _alone = alone(&call)?;
     let mut lines = Lines::new(asked.limit)?;
     let mut next: Option<i64> = call.position(asked.before.as_deref())?;
     let filter = asked.filter();
-    for _ in 0..READS {
+    loop {
         let page = call
             .reads()
             .audit_rows(&filter, next, lines.wanted())
             .await?;
         let cut = lines.add(&page.rows)?;
         next = cut.map(|row| row.id).or(page.next);
-        if next.is_none() || lines.is_full() {
+        if next.is_none() || lines.is_over() {
             break;
         }
     }
@@ -188,9 +204,10 @@ struct Report {
 async fn campaign(call: Call) -> Result<Response, Problem> {
     let number = read_campaign(&call).await?.id;
     let Report { after, limit } = call.query()?;
+    let _alone = alone(&call)?;
     let mut lines = Lines::new(limit)?;
     let mut next: Option<i32> = Some(call.position(after.as_deref())?.unwrap_or(0));
-    while let Some(after) = next.filter(|_| !lines.is_full()) {
+    while let Some(after) = next.filter(|_| !lines.is_over()) {
         let wanted = lines.wanted();
         let items = call.reads().campaign_items(number, after, wanted).await?;
         let last = query::last_of_full(&items, wanted);

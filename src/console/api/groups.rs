@@ -94,6 +94,10 @@ impl FromStr for Position {
         let (nanos, fingerprint) = text.split_once('.').ok_or(())?;
         let nanos = nanos.parse().map_err(drop)?;
         let last_seen_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(drop)?;
+        // Postgres has no year 0, and nobody has seen a group then.
+        if !(1970..9999).contains(&last_seen_at.year()) {
+            return Err(());
+        }
         Ok(Self(GroupCursor {
             last_seen_at,
             fingerprint: fingerprint.to_owned(),

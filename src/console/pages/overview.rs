@@ -34,7 +34,7 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
         p.explain #summary { (cause(status.summary.cause)) " " (status.summary.sentence) }
         section #open { h2 { "Open jobs" } (panel(status.open.get(), |open| open_jobs(open, &status))) (panel(status.dead_letters.get(), letters)) }
         section #lanes { h2 { "Lanes" } (panel(status.lanes.get(), |found| lanes(&found.lanes))) }
-        section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, call.who.token.role, now))) }
+        section #stuck { h2 { "What does not move" } (panel(status.stuck_rows(), |rows| stuck_rows(rows, &call.who, now))) }
         section #groups { h2 { "Failures that are new, back or growing" } (panel(status.urgent_groups(), |groups| urgent(groups, &status))) }
         section #charts { h2 { "The last hour" } (panel(status.charts.get(), |found| charts(found, changes))) }
         section #changes { h2 { "What has changed within the hour" } (panel(status.changes.get(), |changes| changed(changes, now))) }

@@ -8,9 +8,10 @@ use super::Frame;
 use super::words::{table, time};
 use crate::console::answer;
 use crate::console::api::overview::read_stuck;
+use crate::console::auth::SignedIn;
 use crate::console::call::Call;
 use crate::console::problem::Problem;
-use crate::store::{Action, Role, StuckCode, StuckRow};
+use crate::store::{Action, StuckCode, StuckRow};
 
 /// Answers `/stuck`.
 pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
@@ -18,17 +19,17 @@ pub(in crate::console) async fn page(call: Call) -> Result<Response, Problem> {
     let now = call.reads().now().await?;
     let content = html! {
         h1 { "What does not move" }
-        (stuck_rows(&rows, call.who.token.role, now))
+        (stuck_rows(&rows, &call.who, now))
     };
     Ok(answer::page(Frame::of(&call.who).page("Stuck", &content)))
 }
 
-/// Returns the codes as a table, with what a role may do.
-pub(super) fn stuck_rows(rows: &[StuckRow], role: Role, now: OffsetDateTime) -> Markup {
+/// Returns the codes as a table, with what a person may do.
+pub(super) fn stuck_rows(rows: &[StuckRow], who: &SignedIn, now: OffsetDateTime) -> Markup {
     if rows.is_empty() {
         return html! { p { "Nothing is stuck." } };
     }
-    let cells: Vec<Vec<Markup>> = rows.iter().map(|row| cells(row, role, now)).collect();
+    let cells: Vec<Vec<Markup>> = rows.iter().map(|row| cells(row, who, now)).collect();
     table(
         &[
             "code",
@@ -42,7 +43,7 @@ pub(super) fn stuck_rows(rows: &[StuckRow], role: Role, now: OffsetDateTime) -> 
     )
 }
 
-fn cells(row: &StuckRow, role: Role, now: OffsetDateTime) -> Vec<Markup> {
+fn cells(row: &StuckRow, who: &SignedIn, now: OffsetDateTime) -> Vec<Markup> {
     vec![
         html! { a href=(format!("/stuck?code={}", row.code.word())) { code { (row.code.word()) } } },
         html! {
@@ -58,7 +59,7 @@ fn cells(row: &StuckRow, role: Role, now: OffsetDateTime) -> Vec<Markup> {
         },
         html! {
             (commands(row))
-            @if let Some((path, title)) = remedy(row, role) { " " a.button href=(path) { (title) } }
+            @if let Some((path, title)) = remedy(row, who) { " " a.button href=(path) { (title) } }
         },
     ]
 }
@@ -72,11 +73,16 @@ fn commands(row: &StuckRow) -> String {
 }
 
 /// Returns the page where the next action begins for the job that has stood longest, if there is
-/// one that the role may use.
-fn remedy(row: &StuckRow, role: Role) -> Option<(String, &'static str)> {
-    let oldest = row.examples.first()?.id;
+/// one that the person may use.
+fn remedy(row: &StuckRow, who: &SignedIn) -> Option<(String, &'static str)> {
+    let first = row.examples.first()?;
+    let oldest = first.id;
+    let waits_for = |cause: &str| {
+        let detail = first.detail.as_deref();
+        detail.is_some_and(|detail| detail.starts_with(cause))
+    };
     let confirm = |word: &str, action| {
-        role.may(action)
+        who.may(action)
             .then(|| format!("/jobs/{oldest}/confirm/{word}"))
     };
     let (path, title) = match row.code {
@@ -84,6 +90,8 @@ fn remedy(row: &StuckRow, role: Role) -> Option<(String, &'static str)> {
             (confirm("retry", Action::Retry), "Retry the oldest")
         }
         StuckCode::NoProgress => (confirm("park", Action::Park), "Park the oldest"),
+        // An account that is disabled is enabled on the command line only.
+        StuckCode::WaitingConfiguration if !waits_for("configuration") => (None, ""),
         StuckCode::WaitingConfiguration => (
             confirm("configure", Action::Configure),
             "Choose the account of the oldest",

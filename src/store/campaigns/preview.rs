@@ -120,7 +120,9 @@ impl Store {
         };
         let row = query_one(&client, checked.way.choose, &checked.parameters(&most)).await?;
         let mut ids: Vec<Uuid> = row.try_get("ids")?;
-        let count = CappedCount::of(i64::try_from(ids.len()).unwrap_or(i64::MAX));
+        let is_partial = row.try_get::<_, i64>("looked")? == most;
+        let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+        let count = CappedCount::among(found, !is_partial);
         ids.truncate(usize::try_from(count.at_least()).unwrap_or(usize::MAX));
         let mut states = Vec::new();
         let mut organizations: Vec<String> = Vec::new();
@@ -155,7 +157,7 @@ impl Store {
         };
         Ok(Ok(PreviewedJobs {
             count,
-            is_partial: row.try_get::<_, i64>("looked")? == most,
+            is_partial,
             sample,
             states,
             organizations,

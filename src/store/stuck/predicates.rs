@@ -125,7 +125,7 @@ pub(crate) const WAITING: &str = "
         WHERE waiting.since < now() - asked.after * interval '1 second'
     )
     SELECT reason, id, organization, since, detail, jobs FROM (
-        SELECT *, count(*) OVER (PARTITION BY reason) AS jobs, row_number() OVER (PARTITION BY reason ORDER BY since, id) AS place
+        SELECT reason, id, organization, since, detail, count(*) OVER (PARTITION BY reason) AS jobs, row_number() OVER (PARTITION BY reason ORDER BY since, id) AS place
         FROM found) counted
     WHERE place <= 3 ORDER BY since, id";
 

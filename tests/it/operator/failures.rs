@@ -285,16 +285,11 @@ async fn the_pages_of_several_states_have_each_job_once() {
 }
 
 #[tokio::test]
-async fn every_filter_finds_its_jobs_and_counts_them() {
+async fn every_filter_finds_its_jobs() {
     let (_database, store, fingerprint) = filled().await;
     for (expected, filter) in filters(&fingerprint).into_iter().chain(wide_filters()) {
         let jobs = store.jobs(&filter).await.expect("a list").jobs.len();
-        let counted = store.count_jobs(&filter).await.expect("a count").count;
-        assert_eq!(
-            (i64::try_from(jobs), counted.at_least()),
-            (Ok(expected), expected),
-            "{filter:?}"
-        );
+        assert_eq!(i64::try_from(jobs), Ok(expected), "{filter:?}");
     }
     let open = store.open_jobs(None).await.expect("a count");
     assert_eq!((open.parked.at_least(), open.ready.at_least()), (8, 2));

@@ -61,7 +61,7 @@ impl Night {
         .await;
         let offered = found["next"].as_str().expect("a text");
         assert!(offered.contains(next), "{word}: {offered}");
-        assert!(found["count"].as_i64() > Some(0), "{found}");
+        assert!(found["count"]["n"].as_i64() > Some(0), "{found}");
         let page = self.page(&format!("/stuck?code={word}")).await;
         let all = self.page("/stuck").await;
         for part in [
@@ -81,7 +81,7 @@ impl Night {
             let path = format!("/stuck?code={}", code.word());
             wait_for(&format!("the end of {code:?}"), FOUND_WITHIN, async || {
                 let row = self.console.json(&self.token, &path).await;
-                if row[0]["count"] == 0 {
+                if row[0]["count"]["n"] == 0 {
                     Ok(())
                 } else {
                     Err(row.to_string())

@@ -333,12 +333,6 @@ pub(super) const CASES: &[Case] = &[
         LIST,
         2,
     ),
-    case(
-        "listing::COUNT_AMONG",
-        "some_jobs(1, 5000), NULL, '{org-7}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
-        WINDOW,
-        0,
-    ),
     case("open_jobs::OPEN", "10001", 5 * COUNT, 0),
     case("open_jobs::OPEN_OF_ORGANIZATION", "40001, 'org-7'", 500, 0),
     empty("open_jobs::OPEN_OF_ORGANIZATION", "40001, 'nobody'", 500),
