@@ -133,10 +133,11 @@ async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
         .collect();
     let tables = database.rows(TABLES).await.concat();
     assert!(tables.len() > 10, "the tables of the schema: {tables:?}");
+    // Each row becomes a text once, not once for each form: a test may have filled the tables.
     let search = |table: &String| {
         format!(
             "SELECT DISTINCT n.name || ' is in the table {table}' FROM needles n \
-             WHERE EXISTS (SELECT FROM {table} t WHERE strpos(t::text, n.form) > 0)"
+             JOIN (SELECT t::text AS line FROM {table} t OFFSET 0) l ON strpos(l.line, n.form) > 0"
         )
     };
     let searches: Vec<String> = tables.iter().map(search).collect();

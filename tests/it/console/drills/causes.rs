@@ -297,7 +297,7 @@ async fn an_identity_signs_in_again_and_an_account_is_enabled_and_chosen(
     let identities = world.dispatch(&["identities", "list"]).done().await;
     let waits = identities
         .as_array()
-        .and_then(|all| all.iter().find(|one| one["jobs_waiting"] == 1));
+        .and_then(|all| all.iter().find(|one| one["jobs_waiting"]["n"] == 1));
     let name = waits.unwrap_or_else(|| panic!("{identities}"))["name"].clone();
     let fresh = TokenChange {
         token: FRESH_TOKEN.to_owned(),

@@ -6,7 +6,7 @@ use dispatch_worker::store::StuckCode;
 
 use super::{AFTER_AN_OUTAGE, Night};
 use crate::console::SOON;
-use crate::support::{ANY_ATTEMPT, Checks, Proxy, TestWorld, WorkerOptions, acme};
+use crate::support::{ANY_ATTEMPT, Checks, Proxy, TestWorld, WorkerOptions, WorkerProcess, acme};
 
 /// The number of takeovers without a commit in between after which a job is parked.
 const CRASHES: i32 = 5;
@@ -65,7 +65,7 @@ async fn jobs_of_workers_that_hang_die_or_are_cut_off_finish_after_the_action_th
         environment: [("DISPATCH_AMQP_URL".to_owned(), proxy.url())].into(),
         ..WorkerOptions::default()
     };
-    orphans_continue_when_a_worker_starts(&night, &through, &proxy).await;
+    let _worker = orphans_continue_when_a_worker_starts(&night, &through, &proxy).await;
     night.world.wait_quiet(AFTER_AN_OUTAGE).await;
     let checks = Checks {
         attempts: ANY_ATTEMPT,
@@ -92,7 +92,7 @@ async fn orphans_continue_when_a_worker_starts(
     night: &Night,
     worker: &WorkerOptions,
     proxy: &Proxy,
-) {
+) -> WorkerProcess {
     let (orphan, left) = (id(night, "orphan").await, id(night, "left").await);
     // Its lease ended long ago.
     let ended =
@@ -106,7 +106,7 @@ async fn orphans_continue_when_a_worker_starts(
     let page = night.finds(dead, orphan, worker_starts).await;
     assert!(page.contains("href=\"/fleet\""), "{page}");
     night.finds(unserved, left, worker_starts).await;
-    let _worker = night.world.worker(worker);
+    let worker = night.world.worker(worker);
     night.succeeds("orphan").await;
     night.succeeds("left").await;
     night.are_gone(&[dead, unserved]).await;
@@ -126,6 +126,7 @@ async fn orphans_continue_when_a_worker_starts(
     proxy.connect_again();
     night.succeeds("waits").await;
     night.are_gone(&[code]).await;
+    worker
 }
 
 #[tokio::test]

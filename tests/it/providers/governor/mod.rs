@@ -302,7 +302,7 @@ async fn an_operator_holds_a_destination_and_releases_its_jobs_early() {
     let listed = holds(&world, &["list", "--json"]).await;
     assert!(
         listed.contains(&scope)
-            && listed.contains("\"waiting\":6")
+            && listed.contains("\"waiting\":{\"n\":6,")
             && listed.contains("they repair it"),
         "{listed}"
     );

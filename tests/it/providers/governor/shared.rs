@@ -163,7 +163,7 @@ async fn an_operator_lists_and_releases_a_shared_hold() {
         .await
         .stdout;
     assert!(
-        listed.contains(&scope) && listed.contains("\"waiting\":2"),
+        listed.contains(&scope) && listed.contains("\"waiting\":{\"n\":2,"),
         "{listed}"
     );
     let released = world
