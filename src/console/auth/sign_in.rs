@@ -149,9 +149,9 @@ async fn begin(console: &Console, sender: &Sender, token: &str) -> Result<Sessio
         }
         Err(problem) if problem.code == "other_schema" => {
             tracing::warn!(
+                error = problem.detail,
                 who = actor.who,
-                "a sign-in is not in the audit log: {}",
-                problem.detail
+                "a sign-in is not in the audit log"
             );
         }
         Err(problem) => return Err(problem),
