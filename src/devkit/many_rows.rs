@@ -69,7 +69,7 @@ const FILL: &str = r#"
                 FROM unnest(ARRAY['accepted', 'succeeded', 'cancelled', 'parked', 'retried']) state),
             'stages', (SELECT json_object_agg('dispatch/' || name, ARRAY(SELECT 1000000 - n + k FROM generate_series(1, 15) k))
                 FROM unnest({names}) name))
-        FROM generate_series(1, 20000) n;
+        FROM generate_series(1, 12000 * {replicas}) n;
     INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
         SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
     INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, source, replay_wanted_at,

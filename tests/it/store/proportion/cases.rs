@@ -167,11 +167,11 @@ pub(super) const CASES: &[Case] = &[
     case("load::WAITING", "10001", COUNT, 0),
     case("load::PARKED", "10001", COUNT, 0),
     case("samples::FORGET", "1000", 10, 4),
-    // Of 240 samples of an hour, the times are read, and then one a minute.
+    // Of the samples of an hour, 240 of each replica, the times are read, and then one a minute.
     case(
         "samples::SINCE",
         "now() - interval '1 hour', 16000, 6000, 128",
-        300,
+        2_000,
         2,
     ),
     case("samples::NEWEST", "1000, 128", 1_010, 2),
