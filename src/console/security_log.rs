@@ -321,7 +321,7 @@ mod tests {
             (1, vec![95], "ann")
         );
         ledger.add(Subject::Token(1), row_of("ann"), start + WINDOW);
-        assert_eq!(ledger.waiting.len(), 1, "the next window begins anew");
+        assert_eq!(ledger.waiting.len(), 1, "the next window counts from zero");
     }
 
     #[test]
