@@ -8,10 +8,9 @@ use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
 use dispatch_worker::pipelines::registry;
 use dispatch_worker::providers::simulated::simulated;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::canaries;
-use super::wait::LOOK;
+use super::wait::wait_for;
 use super::world::TestWorld;
 use crate::providers::contracts;
 
@@ -121,19 +120,20 @@ impl Checks {
 }
 
 impl Evidence {
-    /// Returns what the world shows once every job is at rest, or at the time limit. No queue
-    /// shows a job that still runs: its message is acknowledged when its row has an owner.
+    /// Returns what the world shows once every job is at rest. No queue shows a job that still
+    /// runs: its message is acknowledged when its row has an owner.
     async fn at_rest(world: &TestWorld) -> Self {
-        let deadline = Instant::now() + REST_WITHIN;
-        loop {
+        wait_for("every job to be at rest", REST_WITHIN, async || {
             let evidence = Self::gather(world).await;
             let mut restless = Vec::new();
             jobs_are_at_rest(&evidence, &mut restless);
-            if restless.is_empty() || Instant::now() > deadline {
-                return evidence;
+            if restless.is_empty() {
+                Ok(evidence)
+            } else {
+                Err(restless.join("\n"))
             }
-            tokio::time::sleep(LOOK).await;
-        }
+        })
+        .await
     }
 
     async fn gather(world: &TestWorld) -> Self {

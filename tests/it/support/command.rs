@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
+use super::acme;
 use super::servers::BINARY;
 use super::world::TestWorld;
 
@@ -45,6 +46,19 @@ pub(crate) struct Said {
 }
 
 impl TestWorld {
+    /// Returns the command that disables or enables the account.
+    pub(crate) fn switch_account(&self, verb: &str) -> Dispatch {
+        let account = acme::account_id();
+        self.dispatch(&[
+            "integrations",
+            verb,
+            &account,
+            "--organization",
+            "acme",
+            "--yes",
+        ])
+    }
+
     /// Returns a command that uses this world's servers and keyring, and its simulator as the
     /// providers if there is one.
     pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {

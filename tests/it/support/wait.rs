@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The polling interval.
-pub(crate) const LOOK: Duration = Duration::from_millis(40);
+const LOOK: Duration = Duration::from_millis(40);
 
 /// Polls the condition until it returns `Ok`. Panics with its last error when the limit is over.
 pub(crate) async fn wait_for<T, E: std::fmt::Display>(

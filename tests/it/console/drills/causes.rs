@@ -136,7 +136,7 @@ async fn planted(night: &Night) -> Planted {
     publish(world, "signed out", acme::ANN, acme::BLIND).await;
     let signed_out = world.wait_job_state("signed out", JobState::Waiting, SOON);
     let signed_out = signed_out.await.id;
-    switch(world, "disable").await;
+    world.switch_account("disable").done().await;
     publish(world, "disabled", acme::BOB, acme::BLIND).await;
     let disabled = world.wait_job_state("disabled", JobState::Waiting, SOON);
     let disabled = disabled.await.id;
@@ -156,20 +156,6 @@ async fn planted(night: &Night) -> Planted {
         disabled,
         newer,
     }
-}
-
-/// Disables or enables the account.
-async fn switch(world: &TestWorld, verb: &str) {
-    let account = acme::account_id();
-    let line = [
-        "integrations",
-        verb,
-        &account,
-        "--organization",
-        "acme",
-        "--yes",
-    ];
-    world.dispatch(&line).done().await;
 }
 
 #[tokio::test]
@@ -311,7 +297,7 @@ async fn an_identity_signs_in_again_and_an_account_is_enabled_and_chosen(
     let tokens = json!({"access_token": FRESH_TOKEN, "expires_in": 3600});
     let set = world.dispatch(&line).stdin(tokens.to_string());
     assert_eq!(set.done().await["jobs_released"], 1);
-    switch(world, "enable").await;
+    world.switch_account("enable").done().await;
     night.succeeds("disabled").await;
     night.succeeds("signed out").await;
     let confirm = format!("/jobs/{}/confirm/configure", planted.choice);

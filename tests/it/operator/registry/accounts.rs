@@ -10,17 +10,7 @@ use crate::support::{Dispatch, TestWorld, WorkerOptions, acme};
 #[tokio::test]
 async fn jobs_of_a_disabled_account_wait_until_it_is_enabled() {
     let world = TestWorld::acme().await;
-    let account = acme::account_id();
-    let switch = |verb| {
-        world.dispatch(&[
-            "integrations",
-            verb,
-            &account,
-            "--organization",
-            "acme",
-            "--yes",
-        ])
-    };
+    let switch = |verb| world.switch_account(verb);
     let off = switch("disable").done().await;
     assert_eq!(
         (&off["changed"], &off["now"]["disabled"]),

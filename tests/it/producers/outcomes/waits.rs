@@ -89,17 +89,7 @@ async fn a_waiting_job_is_announced_with_its_cause() {
         .await;
     assert_eq!(listener.next("watch").await.1["event"], "job.succeeded");
 
-    let account = acme::account_id();
-    let switch = |verb| {
-        world.dispatch(&[
-            "integrations",
-            verb,
-            &account,
-            "--organization",
-            "acme",
-            "--yes",
-        ])
-    };
+    let switch = |verb| world.switch_account(verb);
     switch("disable").done().await;
     publish(&world, "switched off").await;
     is_announced_with(&world, &listener, "switched off", "installation_disabled").await;
