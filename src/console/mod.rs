@@ -25,6 +25,7 @@ mod panels;
 mod parameters;
 mod problem;
 mod query;
+mod recent_samples;
 mod routes;
 mod schema;
 mod security_log;

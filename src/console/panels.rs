@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::changes::{self, Change};
 use super::problem::Problem;
+use super::recent_samples::RecentSamples;
 use super::schema::OtherSchema;
 use crate::pipelines;
 use crate::store::{
@@ -62,7 +63,7 @@ struct Panel<T> {
     kept: Mutex<Option<(Instant, Seen<T>)>>,
 }
 
-/// Every panel. It keeps one value of each, so it is bounded.
+/// Every panel. It keeps one value of each and the samples of an hour, so it is bounded.
 pub(super) struct Panels {
     open: Panel<OpenJobs>,
     stuck: Panel<Vec<StuckRow>>,
@@ -72,6 +73,7 @@ pub(super) struct Panels {
     ended: Panel<Vec<EndedReplica>>,
     groups: Panel<Vec<FailureGroup>>,
     charts: Panel<Charts>,
+    samples: RecentSamples,
     changes: Panel<Vec<Change>>,
     letters: Panel<OpenLetters>,
     database: Panel<DatabaseLoad>,
@@ -171,6 +173,7 @@ impl Default for Panels {
             ended: Panel::kept_for(2),
             groups: Panel::kept_for(5),
             charts: Panel::kept_for(5),
+            samples: RecentSamples::default(),
             changes: Panel::kept_for(5),
             letters: Panel::kept_for(2),
             database: Panel::kept_for(5),
@@ -231,11 +234,7 @@ impl Panels {
 
     /// The charts of the last hour.
     pub(super) async fn charts(&self, store: &Store) -> Seen<Charts> {
-        let read = async {
-            let now = store.now().await?;
-            charts(store, now - AN_HOUR, now).await
-        };
-        self.charts.see(read).await
+        self.charts.see(self.samples.charts(store)).await
     }
 
     /// What has changed within the last hour.

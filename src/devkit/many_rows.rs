@@ -18,7 +18,7 @@ const FILL: &str = r#"
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
     INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, parent_id, owner, wait_reason,
-        wait_key, wait_observed, deadline, open_children, error_code, fingerprint, finished_at, woken_at, woken_by, producer, bytes)
+        wait_key, wait_observed, deadline, open_children, error_code, fingerprint, first_failed_at, finished_at, woken_at, woken_by, producer, bytes)
     SELECT job(n), 'dispatch', 'shop-' || n % 50, 'k-' || n, 'org-' || n % {organizations}, 1,
         json_build_object('events', repeat('x', 200)), k.state, 'send_follow_ups',
         CASE WHEN n > {running_to} AND n <= {running_to} + {family} THEN job({held_to} + 1) END,
@@ -30,6 +30,7 @@ const FILL: &str = r#"
         CASE WHEN k.reason = 'children' THEN 1 ELSE 0 END,
         CASE WHEN k.state = 'parked' THEN 'slack.not_in_channel' WHEN k.state = 'ready' AND n % 10 = 1 THEN 'slack.server_error' END,
         CASE WHEN k.state = 'parked' THEN 'f-1' WHEN k.state = 'ready' AND n % 10 = 1 THEN 'f-2' END,
+        CASE WHEN k.state = 'parked' OR k.state = 'ready' AND n % 10 = 1 THEN now() - n % 600 * interval '1 second' END,
         CASE WHEN k.state = 'succeeded' THEN now() END, CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN now() - interval '1 hour' END,
         CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN 1 + n / 10 % 20 END, CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END, 200
     FROM generate_series(1, {jobs}) n CROSS JOIN LATERAL (SELECT

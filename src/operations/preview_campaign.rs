@@ -21,8 +21,7 @@ const HOLDS: usize = 20;
 pub struct CampaignPreview {
     /// Jobs that match.
     pub count: CappedCount,
-    /// Whether there are more jobs than were looked at: with one condition 10,000, with several
-    /// 20,000. A campaign looks at 100,000.
+    /// Whether there are more jobs than the 10,000 that were looked at. A campaign looks at 100,000.
     pub is_partial: bool,
     /// The oldest jobs, at most ten.
     pub sample: Vec<CampaignJob>,

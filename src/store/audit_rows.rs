@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use super::error::StoreError;
@@ -132,31 +132,30 @@ impl Store {
             since,
         } = filter;
         let client = self.client().await?;
-        let found = match job {
-            Some(job) => {
-                query(
-                    &client,
-                    OF_JOB,
-                    &[&before, &WINDOW, &limit, who, action, since, &job.0],
-                )
-                .await?
+        let mut window = limit.min(WINDOW);
+        loop {
+            let bounds: [&(dyn ToSql + Sync); 6] = [&before, &window, &limit, who, action, since];
+            let found = match job {
+                Some(job) => {
+                    let parameters: Vec<_> = bounds.into_iter().chain([&job.0 as _]).collect();
+                    query(&client, OF_JOB, &parameters).await?
+                }
+                None => query(&client, NEWEST, &bounds).await?,
+            };
+            let page = page(&found, window, limit)?;
+            let is_full = i64::try_from(page.rows.len()) == Ok(limit);
+            if is_full || page.next.is_none() || window == WINDOW {
+                return Ok(page);
             }
-            None => {
-                query(
-                    &client,
-                    NEWEST,
-                    &[&before, &WINDOW, &limit, who, action, since],
-                )
-                .await?
-            }
-        };
-        page(&found, limit)
+            // Few of the newest rows match.
+            window = WINDOW;
+        }
     }
 }
 
 /// Returns a page from rows, each with the end of the window. A window without a row of the page
 /// is one row of nulls.
-fn page(found: &[Row], limit: i64) -> Result<AuditPage, StoreError> {
+fn page(found: &[Row], window: i64, limit: i64) -> Result<AuditPage, StoreError> {
     let Some(first) = found.first() else {
         return Ok(AuditPage {
             rows: Vec::new(),
@@ -175,7 +174,7 @@ fn page(found: &[Row], limit: i64) -> Result<AuditPage, StoreError> {
     let is_full = i64::try_from(rows.len()) == Ok(limit);
     let next = match rows.last() {
         Some(row) if is_full => Some(row.id),
-        _ if looked == WINDOW && !is_past => last,
+        _ if looked == window && !is_past => last,
         _ => None,
     };
     Ok(AuditPage { rows, next })

@@ -56,11 +56,11 @@ pub struct KilledJob {
 pub(super) const OPEN: &str = "
     (SELECT id, 1 AS part FROM jobs WHERE state = 'ready' AND woken_at IS NULL ORDER BY pipeline, organization, due_at, id LIMIT $1)
     UNION ALL
-    (SELECT id, 2 FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL ORDER BY woken_by, woken_at LIMIT $1)
+    (SELECT id, 2 FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL ORDER BY pipeline, woken_at LIMIT $1)
     UNION ALL
     (SELECT id, 3 FROM jobs WHERE state = 'running' ORDER BY owner LIMIT $1)
     UNION ALL
-    (SELECT id, 4 FROM jobs WHERE state = 'waiting' ORDER BY id DESC LIMIT $1)";
+    (SELECT id, 4 FROM jobs WHERE state IN ('waiting', 'parked') AND state = 'waiting' ORDER BY state DESC, id DESC LIMIT $1)";
 
 /// An id begins with the time when its job was accepted.
 pub(super) const RECENT: &str = "SELECT id FROM jobs WHERE id >= $1 ORDER BY id DESC LIMIT $2";

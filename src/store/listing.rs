@@ -23,7 +23,7 @@ use crate::job::JobId;
 /// Jobs in a window.
 const WINDOW: i64 = 5_000;
 /// Maximum number of jobs that are read for one page.
-const LOOK: i64 = 20_000;
+const LOOK: i64 = 10_000;
 
 /// A page of jobs.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

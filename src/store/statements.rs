@@ -102,7 +102,6 @@ pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("campaigns::HALTED", campaigns::select::HALTED),
     ("campaigns::INSERT_HALTED", campaigns::select::INSERT_HALTED),
     ("campaigns::SAMPLE", campaigns::SAMPLE),
-    ("campaigns::STATES", campaigns::STATES),
     ("campaigns::EFFECTS", campaigns::EFFECTS),
     ("campaigns::LIST", campaigns::LIST),
     ("campaigns::ITEMS", campaigns::ITEMS),

@@ -28,6 +28,6 @@ pub use wave::Wave;
 #[cfg(feature = "devkit")]
 pub(super) use forget::FORGET_ITEMS;
 #[cfg(feature = "devkit")]
-pub(super) use preview::{EFFECTS, SAMPLE, STATES};
+pub(super) use preview::{EFFECTS, SAMPLE};
 #[cfg(feature = "devkit")]
 pub(super) use show::{ITEMS, LIST, SINCE};

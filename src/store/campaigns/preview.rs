@@ -3,30 +3,27 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::super::count::CappedCount;
 use super::super::error::StoreError;
 use super::super::handle::Store;
 use super::super::job_row::{reason_of, state_of};
-use super::super::sql::{query, query_one};
+use super::super::sql::query;
 use super::not_started::NotStarted;
 use super::select::CampaignFilter;
 use crate::job::{JobId, JobState, WaitReason};
 
 /// Jobs in a preview.
 const SHOWN: usize = 10;
-/// Maximum number of jobs that are read for a preview with several conditions: a person waits for
-/// it. With one condition, every job that is read counts.
-const LOOK: i64 = 20_000;
 
 /// The jobs that a filter matches.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PreviewedJobs {
     /// Their number.
     pub count: CappedCount,
-    /// Whether the access path has more jobs than were read: with one condition 10,000, with several
-    /// 20,000.
+    /// Whether the access path has more jobs than the 10,000 that were read.
     pub is_partial: bool,
     /// The oldest, at most ten.
     pub sample: Vec<CampaignJob>,
@@ -86,10 +83,6 @@ pub struct UncertainEffects {
 pub(crate) const SAMPLE: &str = "
     SELECT id, organization, pipeline, stage, state, error_code, created_at FROM jobs WHERE id = ANY ($1) ORDER BY id";
 
-pub(crate) const STATES: &str = "
-    SELECT state, wait_reason, count(*) AS jobs, (array_agg(DISTINCT organization))[1:100] AS organizations
-    FROM jobs WHERE id = ANY ($1) GROUP BY 1, 2 ORDER BY 1, 2";
-
 /// `OFFSET 0` keeps the planner from reading all effects instead of those of each job.
 pub(crate) const EFFECTS: &str = "
     SELECT e.class, count(DISTINCT chosen.id) AS jobs, count(*) AS effects
@@ -113,30 +106,19 @@ impl Store {
             Err(why) => return Ok(Err(why)),
         };
         let client = self.client().await?;
-        let most = if checked.is_narrowed() {
-            LOOK
-        } else {
-            CappedCount::ROWS
+        let most = CappedCount::ROWS;
+        let rows = query(&client, checked.way.choose, &checked.parameters(&most)).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Ok(PreviewedJobs::default()));
         };
-        let row = query_one(&client, checked.way.choose, &checked.parameters(&most)).await?;
-        let mut ids: Vec<Uuid> = row.try_get("ids")?;
+        let ids: Vec<Uuid> = row.try_get("ids")?;
         let is_partial = row.try_get::<_, i64>("looked")? == most;
         let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
         let count = CappedCount::among(found, !is_partial);
-        ids.truncate(usize::try_from(count.at_least()).unwrap_or(usize::MAX));
-        let mut states = Vec::new();
-        let mut organizations: Vec<String> = Vec::new();
-        for row in query(&client, STATES, &[&ids]).await? {
-            states.push(StateCount {
-                state: state_of(&row)?,
-                waits_for: reason_of(&row)?,
-                jobs: row.try_get("jobs")?,
-            });
-            organizations.extend(row.try_get::<_, Vec<String>>("organizations")?);
-        }
+        let mut organizations: Vec<String> = row.try_get("organizations")?;
         organizations.sort();
-        organizations.dedup();
-        organizations.truncate(100);
+        let states = rows.iter().filter_map(|row| counted(row).transpose());
+        let states = states.collect::<Result<_, StoreError>>()?;
         let mut sample = Vec::new();
         for row in query(&client, SAMPLE, &[&&ids[..ids.len().min(SHOWN)]]).await? {
             sample.push(CampaignJob {
@@ -166,7 +148,19 @@ impl Store {
     }
 }
 
-fn effects_row(row: &tokio_postgres::Row) -> Result<UncertainEffects, StoreError> {
+/// Returns the state of a row; `None` for the row that says that there are no jobs.
+fn counted(row: &Row) -> Result<Option<StateCount>, StoreError> {
+    let Some(jobs) = row.try_get("jobs")? else {
+        return Ok(None);
+    };
+    Ok(Some(StateCount {
+        state: state_of(row)?,
+        waits_for: reason_of(row)?,
+        jobs,
+    }))
+}
+
+fn effects_row(row: &Row) -> Result<UncertainEffects, StoreError> {
     Ok(UncertainEffects {
         class: row.try_get("class")?,
         jobs: row.try_get("jobs")?,

@@ -61,13 +61,13 @@ macro_rules! looked {
     ($way:literal, $order:literal) => {
         concat!(
             "WITH looked AS MATERIALIZED (
-                SELECT id, organization, pipeline, source, state, created_at, fingerprint, error_code, wait_key FROM jobs WHERE ",
+                SELECT id, organization, pipeline, source, state, wait_reason, created_at, fingerprint, error_code, wait_key FROM jobs WHERE ",
             $way,
             " ORDER BY ",
             $order,
             " LIMIT $1
-            ), chosen AS MATERIALIZED (
-                SELECT id FROM looked WHERE ($2::text IS NULL OR organization = $2) AND ($3::text IS NULL OR pipeline = $3)
+            ), chosen AS (
+                SELECT id, organization, state, wait_reason FROM looked WHERE ($2::text IS NULL OR organization = $2) AND ($3::text IS NULL OR pipeline = $3)
                     AND ($4::text IS NULL OR source = $4) AND ($5::text IS NULL OR state = $5)
                     AND ($6::timestamptz IS NULL OR created_at >= $6)
                     AND ($7::text IS NULL OR (state = 'parked' AND fingerprint = $7))
@@ -79,12 +79,17 @@ macro_rules! looked {
     };
 }
 
-/// Counts what was read, and returns the first 10,001 ids.
+/// Counts what was read. Returns the first 10,000 ids and up to 100 organizations, and a row for each
+/// state and reason of those jobs; if there are no jobs, one row without a state.
 macro_rules! choose {
     ($way:literal, $order:literal) => {
         concat!(
             looked!($way, $order),
-            " SELECT (SELECT count(*) FROM looked) AS looked, ARRAY(SELECT id FROM chosen ORDER BY id LIMIT 10001) AS ids"
+            ", first AS MATERIALIZED (SELECT id, organization, state, wait_reason FROM chosen ORDER BY id LIMIT 10000)
+            SELECT (SELECT count(*) FROM looked) AS looked, ARRAY(SELECT id FROM first) AS ids,
+                ARRAY(SELECT DISTINCT organization FROM first LIMIT 100) AS organizations, states.state, states.wait_reason, states.jobs
+            FROM (SELECT) AS always LEFT JOIN (SELECT state, wait_reason, count(*) AS jobs FROM first GROUP BY 1, 2) AS states ON true
+            ORDER BY 4, 5"
         )
     };
 }
@@ -245,23 +250,6 @@ impl CampaignFilter {
 }
 
 impl Checked<'_> {
-    /// Returns whether not every job of the access path matches.
-    pub(super) fn is_narrowed(&self) -> bool {
-        let filter = self.filter;
-        let given = [
-            !filter.ids.is_empty(),
-            filter.group.is_some(),
-            filter.error_code.is_some(),
-            filter.cause.is_some(),
-            filter.state.is_some(),
-            filter.organization.is_some(),
-            filter.pipeline.is_some(),
-            filter.source.is_some(),
-            filter.accepted_since.is_some(),
-        ];
-        given.into_iter().filter(|is_given| *is_given).count() > 1
-    }
-
     /// Returns `$1` to `$11`.
     pub(super) fn parameters<'p>(&'p self, most: &'p i64) -> Vec<&'p (dyn ToSql + Sync)> {
         let filter = self.filter;

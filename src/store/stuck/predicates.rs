@@ -13,6 +13,36 @@ macro_rules! longest {
     ORDER BY since, id LIMIT 3"
         )
     };
+    // The detail is read for three jobs only; `found` is read from an index alone.
+    ($with:expr, $detail:literal) => {
+        concat!(
+            $with,
+            "
+    SELECT id, organization, since, (SELECT ",
+            $detail,
+            " FROM jobs j WHERE j.id = longest.id) AS detail, jobs
+    FROM (SELECT id, organization, since, count(*) OVER () AS jobs FROM found ORDER BY since, id LIMIT 3) longest
+    ORDER BY since, id"
+        )
+    };
+}
+
+/// Selects from the jobs `failing` those that have failed for `$2` seconds. One that a person has
+/// parked has not failed: it has stood since its last progress.
+macro_rules! failed_for_long {
+    ($failing:literal) => {
+        concat!(
+            "
+    WITH found AS (
+        SELECT id, organization, since FROM (
+            SELECT id, organization, coalesce(first_failed_at, (SELECT last_progress_at FROM jobs j WHERE j.id = failing.id)) AS since
+            FROM (",
+            $failing,
+            ") failing) failed
+        WHERE since <= now() - $2::float8 * interval '1 second'
+    )"
+        )
+    };
 }
 
 /// Walks from owner to owner along `jobs_owned`, as the takeover does.
@@ -79,30 +109,28 @@ pub(crate) const RETRYING_LONG: &str = longest!(
 /// The order of `jobs_parked_by_group`: an order by id alone would allow a plan that reads the
 /// primary key from its beginning.
 pub(crate) const PARKED: &str = longest!(
-    "
-    WITH parked AS MATERIALIZED (
-        SELECT id, organization, coalesce(first_failed_at, last_progress_at) AS since, error_code AS detail FROM jobs
-        WHERE state = 'parked' ORDER BY fingerprint, id LIMIT $1::bigint
-    ), found AS MATERIALIZED (
-        SELECT id, organization, since, detail FROM parked WHERE since <= now() - $2::float8 * interval '1 second'
-    )"
+    failed_for_long!(
+        "
+        SELECT id, organization, first_failed_at FROM jobs WHERE state = 'parked' ORDER BY fingerprint, id LIMIT $1::bigint"
+    ),
+    "error_code"
 );
 
 /// `$3` is the error code. It is a range of one value, so that only `jobs_failing` has the order.
 pub(crate) const OF_CODE: &str = longest!(
-    "
-    WITH failing AS MATERIALIZED (
-        SELECT id, organization, coalesce(first_failed_at, last_progress_at) AS since, pipeline || '/' || stage AS detail FROM jobs
+    failed_for_long!(
+        "
+        SELECT id, organization, first_failed_at FROM jobs
         WHERE error_code IS NOT NULL AND state NOT IN ('succeeded', 'cancelled') AND error_code COLLATE \"C\" BETWEEN $3::text AND $3::text
-        ORDER BY error_code COLLATE \"C\", id LIMIT $1::bigint
-    ), found AS MATERIALIZED (
-        SELECT id, organization, since, detail FROM failing WHERE since <= now() - $2::float8 * interval '1 second'
-    )"
+        ORDER BY error_code COLLATE \"C\", id LIMIT $1::bigint"
+    ),
+    "pipeline || '/' || stage"
 );
 
 /// `$3` has the reasons, `$2` the threshold of each; the three jobs and the number are those of each
 /// reason. Walks from cause to cause along `jobs_waiting_for`, once for all reasons: all jobs of a
-/// cause wait for the same one.
+/// cause wait for the same one. It skips the holds of names before `~`, in whatever order the
+/// database's collation has them: [`HELD`] reads those.
 pub(crate) const WAITING: &str = "
     WITH RECURSIVE causes AS (
         (SELECT wait_key, wait_reason, 1 AS hop FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children'
@@ -110,24 +138,22 @@ pub(crate) const WAITING: &str = "
         UNION ALL
         SELECT next.wait_key, next.wait_reason, c.hop + 1 FROM causes c CROSS JOIN LATERAL (
             SELECT wait_key, wait_reason FROM jobs
-            WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key > c.wait_key
+            WHERE state = 'waiting' AND wait_reason <> 'children'
+                AND wait_key > greatest(c.wait_key, CASE c.wait_reason WHEN 'hold' THEN 'hold:~' END)
             ORDER BY wait_key, wait_observed, id LIMIT 1) next
         WHERE c.hop < $1::bigint
-    ), found AS MATERIALIZED (
-        SELECT asked.reason, waiting.id, waiting.organization, waiting.since, waiting.detail
-        FROM unnest($2::float8[], $3::text[]) AS asked (after, reason) CROSS JOIN LATERAL (
+    )
+    SELECT asked.reason, longest.id, organization, since, detail, jobs
+    FROM unnest($2::float8[], $3::text[]) AS asked (after, reason) CROSS JOIN LATERAL (
+        SELECT id, organization, since, detail, count(*) OVER () AS jobs FROM (
             SELECT j.id, j.organization, j.since, c.wait_key AS detail FROM causes c CROSS JOIN LATERAL (
                 SELECT id, organization, last_progress_at AS since FROM jobs
                 WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key = c.wait_key
                 ORDER BY wait_key, wait_observed, id LIMIT $1::bigint) j
             WHERE c.wait_reason = asked.reason
             LIMIT $1::bigint) waiting
-        WHERE waiting.since < now() - asked.after * interval '1 second'
-    )
-    SELECT reason, id, organization, since, detail, jobs FROM (
-        SELECT reason, id, organization, since, detail, count(*) OVER (PARTITION BY reason) AS jobs, row_number() OVER (PARTITION BY reason ORDER BY since, id) AS place
-        FROM found) counted
-    WHERE place <= 3 ORDER BY since, id";
+        WHERE since < now() - asked.after * interval '1 second' ORDER BY since, id LIMIT 3) longest
+    ORDER BY since, id";
 
 /// Reads the holds of the three jobs only.
 pub(crate) const HELD: &str = "
@@ -159,13 +185,14 @@ pub(crate) const NOT_WOKEN: &str = longest!(
     ), due AS MATERIALIZED (
         SELECT pipeline, organization FROM places WHERE due_at < now() - $2::float8 * interval '1 second' ORDER BY due_at
     ), found AS MATERIALIZED (
-        SELECT j.id, due.organization, j.due_at AS since, due.pipeline AS detail FROM due CROSS JOIN LATERAL (
+        SELECT j.id, due.organization, j.due_at AS since FROM due CROSS JOIN LATERAL (
             SELECT id, due_at FROM jobs
             WHERE pipeline = due.pipeline AND organization = due.organization AND state = 'ready' AND woken_at IS NULL
                 AND due_at < now() - $2::float8 * interval '1 second'
             ORDER BY due_at, id LIMIT $1::bigint) j
         LIMIT $1::bigint
-    )"
+    )",
+    "pipeline"
 );
 
 /// `$3` has the pipelines, `$4` the lane of each. Jobs with a wake-up count too: RabbitMQ may keep

@@ -142,7 +142,6 @@ pub(super) const CASES: &[Case] = &[
         0,
     ),
     case("campaigns::SAMPLE", "ARRAY[job(1), job(2)]", 10, 4),
-    case("campaigns::STATES", "ARRAY[job(1), job(2), job(3)]", 20, 0),
     case("campaigns::LIST", "9223372036854775807, 50", 10, 2),
     case("campaigns::ITEMS", "1, 500, 100", 10, 2),
     case(
