@@ -68,6 +68,8 @@ pub mod engine;
 pub mod erasure;
 pub mod escape;
 pub mod fault;
+#[cfg(test)]
+mod fuzz;
 mod holds;
 pub mod job;
 pub mod maintenance;

@@ -17,6 +17,12 @@ pub fn test_cases() -> Option<u32> {
     number("DISPATCH_TEST_CASES")
 }
 
+/// Returns the number of inputs of each target of `fuzz`, if set.
+#[cfg(test)]
+pub(crate) fn fuzz_inputs() -> Option<u64> {
+    number("DISPATCH_FUZZ_INPUTS")
+}
+
 /// Returns the factor by which the tables for the tests of statements are larger than usual, if
 /// set.
 #[must_use]

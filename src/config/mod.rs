@@ -23,6 +23,8 @@ use crate::tls_policy::{Endpoint, Published};
 
 pub use api_urls::channel_kinds_help;
 pub use console::{ConsoleSettings, PersonRole};
+#[cfg(test)]
+pub(crate) use environment::fuzz_inputs;
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed,
     test_servers, user,

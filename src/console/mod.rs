@@ -16,6 +16,8 @@ mod call;
 mod changes;
 mod choose;
 mod cursor;
+#[cfg(test)]
+mod fuzz;
 mod in_force;
 mod live;
 mod mask;

@@ -342,6 +342,27 @@ impl HttpClient {
     }
 }
 
+#[cfg(test)]
+impl HttpResponse {
+    /// Returns an answer that nobody sent.
+    pub(super) fn made_up(
+        provider: &'static Provider,
+        status: u16,
+        kind: &'static str,
+        body: &[u8],
+    ) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        headers.insert("retry-after", HeaderValue::from_static("7"));
+        Self {
+            provider,
+            status,
+            headers,
+            body: body.to_vec(),
+        }
+    }
+}
+
 impl HttpResponse {
     /// Returns the answer if its status is 2xx.
     ///

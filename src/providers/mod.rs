@@ -34,6 +34,8 @@ pub mod webhook;
 #[cfg(test)]
 mod address_tests;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod http_tests;
 #[cfg(test)]
 mod links_tests;

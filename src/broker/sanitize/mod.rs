@@ -13,6 +13,8 @@
 
 mod fields;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod inbound;
 #[cfg(test)]
 mod limit_tests;

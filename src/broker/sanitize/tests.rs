@@ -30,7 +30,7 @@ pub(super) fn fed(frames: &mut Frames, input: &[u8], cuts: &[usize]) -> (Vec<u8>
     (out, None)
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[kind, 0, 1], &size[..], payload, &[0xce]].concat()
 }
@@ -44,7 +44,7 @@ pub(super) fn long(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a content header with these properties.
-fn header(present: u16, properties: &[u8]) -> Vec<u8> {
+pub(super) fn header(present: u16, properties: &[u8]) -> Vec<u8> {
     let size = [0, 0, 0, 0, 0, 0, 0, 2];
     frame(
         CONTENT_HEADER,

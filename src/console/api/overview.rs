@@ -242,7 +242,7 @@ pub(in crate::console) async fn read_stuck(call: &Call) -> Result<Vec<StuckRow>,
 /// The query of the audit log.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AuditQuery {
+pub(in crate::console) struct AuditQuery {
     job: Option<JobId>,
     who: Option<String>,
     action: Option<String>,
@@ -252,7 +252,7 @@ pub(super) struct AuditQuery {
 }
 
 impl AuditQuery {
-    pub(super) fn filter(self) -> AuditFilter {
+    pub(in crate::console) fn filter(self) -> AuditFilter {
         AuditFilter {
             job: self.job,
             who: self.who,

@@ -2,6 +2,7 @@
 //! break.
 
 mod fields;
+mod fuzz;
 mod limits;
 mod properties;
 mod repair;

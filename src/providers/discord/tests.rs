@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
+use crate::providers::fuzz;
 use crate::providers::scripted::{
     Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
 };
@@ -297,4 +298,16 @@ proptest! {
         let trailing = body.chars().rev().take_while(|&c| c == '\\').count();
         prop_assert_eq!(trailing % 2, 0);
     }
+}
+
+#[test]
+fn every_fuzzed_answer_is_taken_or_a_refusal_with_a_text() {
+    let limited = br#"{"message":"You are being rate limited.","retry_after":64.57,"global":false,"code":40062}"#;
+    let refused = br#"{"message":"Unknown Channel","code":10003,"errors":{"a":[{"b":1}]}}"#;
+    fuzz::answers(&DISCORD, &[limited, refused], |answer| {
+        let patience = patience(&answer);
+        assert!(patience.retry_after.is_none_or(|wait| !wait.is_zero()));
+        let refusal = words::refusal(&DISCORD, &answer);
+        refusal.map(|refusal| ChannelFault::from(refusal).to_string())
+    });
 }

@@ -243,3 +243,16 @@ async fn an_expired_call_and_a_missing_client_send_nothing() {
     );
     assert!(server.received().is_empty());
 }
+
+#[test]
+fn every_fuzzed_answer_is_tokens_or_a_fault_with_a_text() {
+    let good = br#"{"token_type":"Bearer","expires_in":"3599","access_token":"canary","refresh_token":"next"}"#;
+    let bad = br#"{"error":"invalid_grant","error_description":"AADSTS70008: expired","error_codes":[70008],"claims":"{}"}"#;
+    crate::providers::fuzz::answers(&ENTRA, &[good, bad], |answer| {
+        if (200..300).contains(&answer.status) {
+            let tokens = tokens(&answer);
+            return tokens.err().map(|fault| fault.to_string());
+        }
+        Some(refusal(answer).to_string())
+    });
+}

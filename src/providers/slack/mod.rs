@@ -28,7 +28,7 @@ use super::channel::{
     BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered,
     api_url, decode,
 };
-use super::http::{HttpClient, HttpRequest};
+use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{Provider, provider, retry_after};
 use super::kind::{ApiSetting, ChannelKind};
 
@@ -140,29 +140,31 @@ impl Slack {
         let call = HttpRequest::new(&SLACK, Method::POST, url, delivery.deadline)
             .authorization("Bearer", token)?
             .json("application/json; charset=utf-8", &body)?;
-        let answer = self.http.send(call).await?.success()?;
-        let posted: Posted = answer.json()?;
-        match posted {
-            Posted {
-                ok: true,
-                channel: Some(channel),
-                ts: Some(ts),
-                ..
-            } => Ok(Delivered::whole(Some(format!("{channel}/{ts}")))),
-            Posted { ok: true, .. } => {
-                Err(answer.malformed("`ok` without `channel` and `ts`").into())
-            }
-            Posted {
-                error: Some(word),
-                needed,
-                ..
-            } => {
-                let patience = retry_after(&answer.headers, SystemTime::now());
-                Err(refusal(&SLACK, &word, needed.as_deref(), patience).into())
-            }
-            Posted { error: None, .. } => {
-                Err(answer.malformed("`ok` is false without an `error`").into())
-            }
+        outcome(&self.http.send(call).await?.success()?)
+    }
+}
+
+/// Returns what an answer with a 2xx means.
+fn outcome(answer: &HttpResponse) -> Result<Delivered, ChannelFault> {
+    let posted: Posted = answer.json()?;
+    match posted {
+        Posted {
+            ok: true,
+            channel: Some(channel),
+            ts: Some(ts),
+            ..
+        } => Ok(Delivered::whole(Some(format!("{channel}/{ts}")))),
+        Posted { ok: true, .. } => Err(answer.malformed("`ok` without `channel` and `ts`").into()),
+        Posted {
+            error: Some(word),
+            needed,
+            ..
+        } => {
+            let patience = retry_after(&answer.headers, SystemTime::now());
+            Err(refusal(&SLACK, &word, needed.as_deref(), patience).into())
+        }
+        Posted { error: None, .. } => {
+            Err(answer.malformed("`ok` is false without an `error`").into())
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
+use crate::providers::fuzz;
 use crate::providers::scripted::{
     Reply, Scripted, channel_config, client, json as ok, message, reply, soon,
 };
@@ -198,4 +199,15 @@ proptest! {
         let entities = text.matches("&amp;").count() + text.matches("&lt;").count();
         prop_assert_eq!(text.matches('&').count(), entities);
     }
+}
+
+#[test]
+fn every_fuzzed_answer_is_a_proof_or_a_fault_with_a_text() {
+    let posted = br#"{"ok":true,"channel":"C1","ts":"1700000000.000100","message":{"text":"x"}}"#;
+    let refused = br#"{"ok":false,"error":"missing_scope","needed":"chat:write","warning":"x"}"#;
+    fuzz::answers(&SLACK, &[posted, refused], |answer| {
+        let outcome = answer.success().map_err(Into::into);
+        let outcome = outcome.and_then(|answer| super::outcome(&answer));
+        outcome.err().map(|fault| fault.to_string())
+    });
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::{Certainty, Class, Fault};
+use crate::providers::fuzz;
 use crate::providers::scripted::{Reply, Scripted, channel_config, client, message, reply, soon};
 
 fn teams() -> Teams {
@@ -291,4 +292,17 @@ proptest! {
             prop_assert_eq!(trailing % 2, 0);
         }
     }
+}
+
+#[test]
+fn every_fuzzed_answer_is_a_proof_or_a_fault_with_a_text() {
+    let refused = b"Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 403 with ContextId x";
+    fuzz::answers(
+        &TEAMS,
+        &[b"1", b"", refused, b"<html>Sign in</html>"],
+        |answer| {
+            let proof = answer::proof(&TEAMS, &answer);
+            proof.err().map(|fault| fault.to_string())
+        },
+    );
 }

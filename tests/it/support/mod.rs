@@ -18,6 +18,7 @@ mod checks;
 mod command;
 mod console;
 mod database;
+mod external;
 pub(crate) mod gate;
 mod letters;
 mod listener;

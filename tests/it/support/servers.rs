@@ -15,6 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
+use super::external;
+
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dispatch");
 
@@ -54,7 +56,11 @@ impl Run {
         drop(rustls::crypto::ring::default_provider().install_default());
         match config::test_servers() {
             Some((database, amqp)) => {
-                let servers = Servers::external(&database, &amqp, Some(&management_of(&amqp)));
+                let management = management_of(&amqp);
+                if let Err(why) = external::check(&database, &amqp, &management).await {
+                    panic!("{why}");
+                }
+                let servers = Servers::external(&database, &amqp, Some(&management));
                 Self::on(servers.expect("URLs of servers")).await
             }
             None => {

@@ -361,3 +361,24 @@ async fn a_name_that_would_change_the_path_is_not_sent() {
     }
     assert!(server.received().is_empty());
 }
+
+#[test]
+fn every_fuzzed_answer_is_read_or_a_fault_with_a_text() {
+    let list = br#"{"count":2,"value":[{"accountId":"1","accountUri":"https://x","accountName":"acme"},null,{"id":7,"rev":3}]}"#;
+    let refused = br#"{"$id":"1","message":"TF401232: Work item 7 does not exist","typeKey":"WorkItemNotFoundException","errorCode":0}"#;
+    crate::providers::fuzz::answers(&AZURE_DEVOPS, &[list, refused], |answer| {
+        if let Some(unauthorized) = fault::unauthorized(&answer) {
+            return Some(unauthorized.to_string());
+        }
+        if let Some(fault) = fault::overtaken(&answer) {
+            return Some(fault.to_string());
+        }
+        match answer.success() {
+            Ok(answer) => {
+                let list = answer.json::<list::List<'_, Value>>();
+                list.err().map(|fault| fault.to_string())
+            }
+            Err(fault) => Some(fault.to_string()),
+        }
+    });
+}

@@ -18,6 +18,7 @@ const NOUNS: &[&str] = &[
     "crash_point",
     "escape",
     "alerts",
+    "fuzz",
 ];
 
 /// The modules that a module may name, besides itself and [`NOUNS`]. `module::item` allows that
@@ -102,6 +103,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("telemetry", &["config"]),
     ("config", &["providers"]),
+    // For unit tests only.
+    ("fuzz", &["config"]),
     // The devkit stands for everything around the worker: servers, providers, producers,
     // operators.
     (
