@@ -33,6 +33,9 @@ if [ ! -e "$root/usr/lib/rabbitmq" ]; then
     debootstrap --variant=minbase --include=rabbitmq-server,postgresql "$suite" "$root" "$(mirror)"
 fi
 
+exec 9>"$root/run/dispatch-tests.lock"
+flock --nonblock 9 || fail "another run uses $root; wait for its end"
+
 within() {
     user=$1
     shift
@@ -43,14 +46,15 @@ data=/var/lib/dispatch-tests
 password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 postgres=
 rabbitmq=
+tests=
 
 stop() {
-    # RabbitMQ has children of its own: the group of each server is ended.
-    for server in $postgres $rabbitmq; do
-        kill -TERM -- "-$server" 2>/dev/null || true
-    done
-    for server in $postgres $rabbitmq; do
-        wait "$server" 2>/dev/null || true
+    [ -z "$tests" ] || kill -TERM "$tests" 2>/dev/null || true
+    # RabbitMQ has children of its own: the group of each server is ended. INT is Postgres' fast shutdown.
+    [ -z "$postgres" ] || kill -INT -- "-$postgres" 2>/dev/null || true
+    [ -z "$rabbitmq" ] || kill -TERM -- "-$rabbitmq" 2>/dev/null || true
+    for process in $tests $postgres $rabbitmq; do
+        wait "$process" 2>/dev/null || true
     done
     umount "$root/dev" "$root/proc" 2>/dev/null || true
 }
@@ -108,4 +112,8 @@ sed -n 's/.*"rabbitmq_version":"\([^"]*\)".*/RabbitMQ \1/p' "$root$data/overview
 
 export DISPATCH_TEST_DATABASE_URL="postgres://postgres:$password@127.0.0.1:$postgres_port/postgres"
 export DISPATCH_TEST_AMQP_URL="amqp://tester:$password@127.0.0.1:$rabbitmq_port/%2f"
-cargo test --no-fail-fast -- "$@"
+# In the background, so that a signal ends it too.
+cargo test --no-fail-fast -- "$@" &
+tests=$!
+wait "$tests" || exit 1
+tests=
