@@ -12,6 +12,8 @@ use crate::config;
 
 /// Inputs of each target if the setting is absent.
 const INPUTS: u64 = 200_000;
+/// With fewer, a target might not meet what it looks for.
+const FEWEST: u64 = 1_000;
 /// Most changes of one input.
 const CHANGES: u32 = 6;
 /// Longest input. A decoder's limits have tests of their own.
@@ -65,7 +67,7 @@ const TOKENS: &[&[u8]] = &[
 /// # Panics
 /// `check` does; the seed, the number and the input are printed before.
 pub(crate) fn run(target: &str, corpus: &[&[u8]], mut check: impl FnMut(&[u8])) {
-    let inputs = config::fuzz_inputs().unwrap_or(INPUTS);
+    let inputs = config::fuzz_inputs().unwrap_or(INPUTS).max(FEWEST);
     let seed = config::test_seed().unwrap_or_else(rand::random);
     let mut random = SmallRng::seed_from_u64(seed);
     for number in 0..inputs {

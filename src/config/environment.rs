@@ -46,12 +46,13 @@ pub const WITHOUT_FLAG: [(&str, &str); 1] = [(
     "Operator's name in the audit log; if unset, the first of `SUDO_USER`, `USER` and `LOGNAME` that is set",
 )];
 /// Variables that only tests read.
-const OF_TESTS: [&str; 5] = [
+const OF_TESTS: [&str; 6] = [
     "DISPATCH_TEST_DATABASE_URL",
     "DISPATCH_TEST_AMQP_URL",
     "DISPATCH_TEST_CASES",
     "DISPATCH_TEST_SEED",
     "DISPATCH_TEST_SCALE",
+    "DISPATCH_FUZZ_INPUTS",
 ];
 const PREFIX: &str = "DISPATCH_";
 

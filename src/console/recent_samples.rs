@@ -1,6 +1,8 @@
 //! The samples of the last hour, kept between readings: a sample never changes, so only those of the
 //! last minutes are read again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 
@@ -30,6 +32,10 @@ impl RecentSamples {
         // A counter begins with the second sample, so one more step is needed.
         let from = since - Duration::MINUTE;
         let mut kept = self.kept.lock().await;
+        // Another server's clock may be behind: then all is read again.
+        if kept.last().is_some_and(|newest| newest.at > now) {
+            kept.clear();
+        }
         let again = again(&kept, from);
         let fresh = store.samples(again).await?;
         join(&mut kept, fresh, from, again);
@@ -42,11 +48,12 @@ fn again(kept: &[SampleRow], from: OffsetDateTime) -> OffsetDateTime {
     let Some(newest) = kept.last() else {
         return from;
     };
-    let past_minute = Duration::seconds(newest.at.unix_timestamp().rem_euclid(60));
-    let minute = (newest.at - past_minute)
-        .replace_nanosecond(0)
-        .unwrap_or(newest.at);
-    (minute - AGAIN).max(from)
+    let began = OffsetDateTime::from_unix_timestamp(minute(newest) * 60);
+    (began.unwrap_or(newest.at) - AGAIN).max(from)
+}
+
+fn minute(sample: &SampleRow) -> i64 {
+    sample.at.unix_timestamp().div_euclid(60)
 }
 
 /// Replaces what was kept of the time that was read again.
@@ -57,7 +64,16 @@ fn join(
     again: OffsetDateTime,
 ) {
     kept.retain(|sample| sample.at >= from && sample.at < again);
-    kept.extend(fresh);
+    let last: BTreeMap<(i64, i64), OffsetDateTime> = fresh
+        .iter()
+        .map(|sample| ((sample.replica, minute(sample)), sample.at))
+        .collect();
+    let mut known: BTreeSet<i64> = kept.iter().map(|sample| sample.replica).collect();
+    // A reading begins with the first sample of each replica, which is wanted of a new one only.
+    kept.extend(fresh.into_iter().filter(|sample| {
+        let is_first = known.insert(sample.replica);
+        is_first || last.get(&(sample.replica, minute(sample))) == Some(&sample.at)
+    }));
     let superfluous = kept.len().saturating_sub(KEPT);
     kept.drain(..superfluous);
 }
@@ -75,12 +91,17 @@ mod tests {
     fn sample(number: i64) -> SampleRow {
         let accepted = r#"dispatch_accepted_total{source="shop"}"#.to_owned();
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let count = (number * number) as f64;
+        let (count, gauge) = ((number * number) as f64, (number * 7 % 11) as f64);
         SampleRow {
             at: FROM + Duration::seconds(7 + number * 15),
             replica: 1,
             data: SampleData {
                 counters: [(accepted, count)].into(),
+                gauges: [(
+                    r#"dispatch_oldest_due_seconds{lane="dispatch"}"#.to_owned(),
+                    gauge,
+                )]
+                .into(),
                 ..SampleData::default()
             },
         }
@@ -92,7 +113,6 @@ mod tests {
             .map(sample)
             .filter(|row| row.at >= since)
             .collect();
-        let minute = |row: &SampleRow| row.at.unix_timestamp().div_euclid(60);
         let is_wanted = |at: usize| {
             at == 0
                 || all
@@ -117,17 +137,18 @@ mod tests {
             join(&mut kept, fresh, from, again);
             let whole = Charts::of(&read(from, until), since, now);
             assert_eq!(Charts::of(&kept, since, now), whole, "{until}");
-            assert!(kept.len() <= 2 * 62, "{}", kept.len());
+            assert!(kept.len() <= 63, "{}", kept.len());
         }
         assert!(few > 120, "{few}");
     }
 
     #[test]
     fn no_more_is_kept_than_one_reading_returns() {
-        let mut kept: Vec<SampleRow> = (0..10).map(sample).collect();
-        let fresh = (10..6_005).map(sample).collect();
-        join(&mut kept, fresh, FROM, sample(10).at);
+        let each_minute = |minute: i64| sample(4 * minute);
+        let mut kept: Vec<SampleRow> = (0..10).map(each_minute).collect();
+        let fresh = (10..6_005).map(each_minute).collect();
+        join(&mut kept, fresh, FROM, each_minute(10).at);
         assert_eq!(kept.len(), KEPT);
-        assert_eq!(kept.first(), Some(&sample(5)));
+        assert_eq!(kept.first(), Some(&each_minute(5)));
     }
 }

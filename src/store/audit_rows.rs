@@ -18,6 +18,9 @@ use crate::job::JobId;
 
 /// Maximum number of rows that are read for one page.
 const WINDOW: i64 = 20_000;
+/// The number of rows that are read before that, and after those of one page: most pages need no
+/// more. Times are not quite in the order of ids, so fewer rows prove nothing about older ones.
+const FIRST_WINDOW: i64 = 2_000;
 
 /// Which rows of the audit log to read.
 #[derive(Debug, Clone, Default)]
@@ -132,8 +135,10 @@ impl Store {
             since,
         } = filter;
         let client = self.client().await?;
-        let mut window = limit.min(WINDOW);
+        let windows = [limit, FIRST_WINDOW, WINDOW];
+        let mut windows = windows.into_iter().filter(|window| *window >= limit);
         loop {
+            let window = windows.next().unwrap_or(WINDOW);
             let bounds: [&(dyn ToSql + Sync); 6] = [&before, &window, &limit, who, action, since];
             let found = match job {
                 Some(job) => {
@@ -142,15 +147,24 @@ impl Store {
                 }
                 None => query(&client, NEWEST, &bounds).await?,
             };
+            let is_all = looked(&found)? < window;
             let page = page(&found, window, limit)?;
             let is_full = i64::try_from(page.rows.len()) == Ok(limit);
-            if is_full || page.next.is_none() || window == WINDOW {
+            let is_done = page.next.is_none() && window >= FIRST_WINDOW;
+            if is_full || is_all || is_done || window >= WINDOW {
                 return Ok(page);
             }
-            // Few of the newest rows match.
-            window = WINDOW;
         }
     }
+}
+
+/// Returns the number of rows in the window.
+fn looked(found: &[Row]) -> Result<i64, StoreError> {
+    Ok(found
+        .first()
+        .map(|row| row.try_get("looked"))
+        .transpose()?
+        .unwrap_or_default())
 }
 
 /// Returns a page from rows, each with the end of the window. A window without a row of the page
@@ -162,7 +176,7 @@ fn page(found: &[Row], window: i64, limit: i64) -> Result<AuditPage, StoreError>
             next: None,
         });
     };
-    let (last, looked): (Option<i64>, i64) = (first.try_get("last")?, first.try_get("looked")?);
+    let last: Option<i64> = first.try_get("last")?;
     let is_empty = first.try_get::<_, Option<i64>>("id")?.is_none();
     let rows: Vec<AuditRow> = if is_empty {
         Vec::new()
@@ -174,7 +188,7 @@ fn page(found: &[Row], window: i64, limit: i64) -> Result<AuditPage, StoreError>
     let is_full = i64::try_from(rows.len()) == Ok(limit);
     let next = match rows.last() {
         Some(row) if is_full => Some(row.id),
-        _ if looked == window && !is_past => last,
+        _ if looked(found)? == window && !is_past => last,
         _ => None,
     };
     Ok(AuditPage { rows, next })

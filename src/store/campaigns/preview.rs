@@ -115,8 +115,7 @@ impl Store {
         let is_partial = row.try_get::<_, i64>("looked")? == most;
         let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
         let count = CappedCount::among(found, !is_partial);
-        let mut organizations: Vec<String> = row.try_get("organizations")?;
-        organizations.sort();
+        let organizations = row.try_get("organizations")?;
         let states = rows.iter().filter_map(|row| counted(row).transpose());
         let states = states.collect::<Result<_, StoreError>>()?;
         let mut sample = Vec::new();

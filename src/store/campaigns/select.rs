@@ -79,17 +79,18 @@ macro_rules! looked {
     };
 }
 
-/// Counts what was read. Returns the first 10,000 ids and up to 100 organizations, and a row for each
-/// state and reason of those jobs; if there are no jobs, one row without a state.
+/// Counts what was read. Returns the first 10,000 jobs by state and reason, a row for each, with up to
+/// 100 of their organizations; the first row has their ids. If there are no jobs, it has no state.
 macro_rules! choose {
     ($way:literal, $order:literal) => {
         concat!(
             looked!($way, $order),
             ", first AS MATERIALIZED (SELECT id, organization, state, wait_reason FROM chosen ORDER BY id LIMIT 10000)
-            SELECT (SELECT count(*) FROM looked) AS looked, ARRAY(SELECT id FROM first) AS ids,
-                ARRAY(SELECT DISTINCT organization FROM first LIMIT 100) AS organizations, states.state, states.wait_reason, states.jobs
-            FROM (SELECT) AS always LEFT JOIN (SELECT state, wait_reason, count(*) AS jobs FROM first GROUP BY 1, 2) AS states ON true
-            ORDER BY 4, 5"
+            SELECT (SELECT count(*) FROM looked) AS looked, CASE WHEN states.n > 1 THEN NULL ELSE ARRAY(SELECT id FROM first) END AS ids,
+                ARRAY(SELECT DISTINCT organization FROM first ORDER BY 1 LIMIT 100) AS organizations, states.state, states.wait_reason, states.jobs
+            FROM (SELECT) AS always LEFT JOIN (
+                SELECT state, wait_reason, count(*) AS jobs, row_number() OVER (ORDER BY state, wait_reason) AS n FROM first GROUP BY 1, 2) AS states ON true
+            ORDER BY states.n"
         )
     };
 }

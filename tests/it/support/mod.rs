@@ -17,6 +17,7 @@ mod canaries;
 mod checks;
 mod command;
 mod console;
+pub(crate) mod crowd;
 mod database;
 mod external;
 pub(crate) mod gate;

@@ -2,22 +2,16 @@
 //! happens twice, and another replica soon takes over the jobs of a dead one.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use dispatch_worker::devkit::simulator::state::State;
-use dispatch_worker::tracker::TrackerDocument;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 
-use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
+use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, crowd, wait_for};
 
 const JOBS: usize = 2_000;
-/// Groups of two work items each.
-const GROUPS: i64 = 200;
-const FIRST_ITEM: i64 = 1_000;
 const A_KILL_EVERY: Duration = Duration::from_secs(2);
 /// The interval at which the jobs of dead replicas are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -109,16 +103,7 @@ fn quantile(times: &[Duration], share: f64) -> Duration {
 async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is_killed_every_two_seconds()
  {
     let world = TestWorld::acme_alone().await;
-    let items = FIRST_ITEM..FIRST_ITEM + 2 * GROUPS;
-    let simulator = world.simulator().await;
-    simulator
-        .client
-        .load_state(&with_bugs(items.clone()))
-        .await
-        .expect("the simulator accepts the state");
-    world
-        .import(&with_groups(acme::document(&simulator.url), items))
-        .await;
+    crowd::gather(&world).await;
 
     let takeovers = Mutex::new(Takeovers::default());
     let began = Instant::now();
@@ -168,43 +153,13 @@ async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is
     Checks::default().hold(&world).await;
 }
 
-fn with_bugs(items: Range<i64>) -> State {
-    items.fold(acme::providers(), |state, id| {
-        state.bug(acme::ACCOUNT, acme::PROJECT, id, "Something is slow", None)
-    })
-}
-
-/// Adds a group for every two work items.
-fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocument {
-    let groups = &mut document.organizations[0].projects[0].groups;
-    for item in items.step_by(2) {
-        let mut group = groups[0].clone();
-        group.short_id = format!("WEB-{item}");
-        for (link, work_item_id) in group.links.iter_mut().zip(item..) {
-            link.work_item_id = work_item_id;
-        }
-        groups.push(group);
-    }
-    document
-}
-
-/// Publishes jobs, each about the next work item, whose assignee alternates; every tenth notifies
-/// channels that dedupe.
+/// Publishes jobs; every tenth notifies channels that dedupe.
 async fn publish(world: &TestWorld) {
     for number in 0..JOBS {
-        let item = FIRST_ITEM + i64::try_from(number).expect("it is small") % (2 * GROUPS);
-        let to = if number / 400 % 2 == 0 {
-            acme::ANN
-        } else {
-            acme::BOB
-        };
-        let event = world.assign(item, Some(to)).await;
-        let mut job = acme::job(&format!("storm-{number}"), &event);
-        job["notify"] = if number % 10 == 0 {
-            json!([acme::DISCORD, acme::KEYED])
-        } else {
-            json!([])
-        };
+        let mut job = crowd::job(world, "storm", number).await;
+        if number % 10 == 0 {
+            job["notify"] = json!([acme::DISCORD, acme::KEYED]);
+        }
         world.publish_job(&job).await;
     }
 }

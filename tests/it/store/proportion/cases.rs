@@ -444,7 +444,8 @@ pub(super) const CASES: &[Case] = &[
     case("stuck::OWNER_DEAD", "10001, -60", 600, 4),
     case("stuck::NO_PROGRESS", "10001, 0", 2_200, 0),
     empty("stuck::NO_PROGRESS", "10001, 86400", 2_200),
-    empty("stuck::RETRYING_LONG", "10001, -60", 20_100),
+    case("stuck::RETRYING_LONG", "10001, -60", 20_100, 4),
+    empty("stuck::RETRYING_LONG", "10001, 86400", 20_100),
     // A bitmap scan counts an entry of the index and its row.
     case("stuck::PARKED", "10001, 0", 2 * COUNT, 4),
     case(
