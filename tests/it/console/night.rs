@@ -24,10 +24,14 @@ pub(super) async fn signed_in(console: &ConsoleProcess, token: &str, page: &str)
     browser
 }
 
-/// Waits for a page by the beginning of its path.
+/// Waits for a page by its path, or by the beginning of its path if that ends with a slash.
 pub(super) async fn arrived(browser: &Browser, path: &str) {
-    let there =
-        format!("document.readyState === 'complete' && location.pathname.startsWith('{path}')");
+    let is_there = if path.len() > 1 && path.ends_with('/') {
+        format!("startsWith('{path}')")
+    } else {
+        format!("valueOf() === '{path}'")
+    };
+    let there = format!("document.readyState === 'complete' && location.pathname.{is_there}");
     browser.wait_until(&there, &json!(true), SOON).await;
 }
 
@@ -79,7 +83,7 @@ async fn from_the_alert_to_the_report_by_keys_alone() {
         &format!("it is repaired{ENTER}"),
     )
     .await;
-    arrived(&browser, "/campaigns/").await;
+    arrived(&browser, "/campaigns/1").await;
     // The ten seconds in which a person may abort it are over.
     let now = "UPDATE campaigns SET next_at = now()";
     world.database.rows(now).await;
