@@ -104,7 +104,7 @@ codes! {
         Some("release");
     NotWoken "not_woken" after 60 s:
         "The job is due and has no wake-up: all workers are busy, or none publishes.",
-        "ready, without a wake-up, and due for more than 1 min (of the first 10,000 pairs of pipeline and organization)",
+        "ready, without a wake-up, and due for more than 1 min (of the first 10,000 pairs of pipeline and organization; 1,000 where all codes are read)",
         "dispatch lanes, then dispatch worker, or RabbitMQ started again",
         None;
     NoConsumers "no_consumers" after 30 s:

@@ -34,6 +34,11 @@ pub(super) use predicates::{
 const AT_ONCE: usize = 2;
 /// The number of jobs that a code shows.
 const EXAMPLES: usize = 3;
+/// Organizations with due jobs that are walked over for [`StuckCode::NotWoken`] where all codes are
+/// read: a person waits for a page. Where that code alone is read, as for the alert, it is
+/// [`ALL_PLACES`].
+const PLACES: i64 = 1_000;
+const ALL_PLACES: i64 = CappedCount::ROWS;
 
 /// The jobs of one code.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -142,7 +147,7 @@ impl Store {
             if let Some(why) = away.get() {
                 return StuckRow::failed(code, String::clone(why));
             }
-            let read = self.stuck_code(code, lanes).await;
+            let read = self.read_code(code, lanes, PLACES).await;
             read.unwrap_or_else(|error| failed(code, &error))
         };
         let is_waiting = |code: &StuckCode| !reasons(*code).is_empty();
@@ -202,6 +207,15 @@ impl Store {
         code: StuckCode,
         lanes: &PipelineLanes,
     ) -> Result<StuckRow, StoreError> {
+        self.read_code(code, lanes, ALL_PLACES).await
+    }
+
+    async fn read_code(
+        &self,
+        code: StuckCode,
+        lanes: &PipelineLanes,
+        places: i64,
+    ) -> Result<StuckRow, StoreError> {
         let after = f64::from(code.about().after_seconds);
         let (rows, after): (&(dyn ToSql + Sync), &(dyn ToSql + Sync)) =
             (&CappedCount::ROWS, &after);
@@ -225,7 +239,7 @@ impl Store {
                 return Ok(rows.pop().unwrap_or_else(|| StuckRow::new(code)));
             }
             StuckCode::Held => self.found(HELD, &[rows, after]).await?,
-            StuckCode::NotWoken => self.found(NOT_WOKEN, &[rows, after]).await?,
+            StuckCode::NotWoken => self.found(NOT_WOKEN, &[rows, after, &places]).await?,
             StuckCode::NoConsumers => {
                 let PipelineLanes {
                     pipelines, lanes, ..

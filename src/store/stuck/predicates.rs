@@ -170,7 +170,7 @@ pub(crate) const HELD: &str = "
                 AND released_at IS NULL AND expires_at > now() ORDER BY expires_at DESC LIMIT 1), '') AS detail
     FROM longest ORDER BY since, id";
 
-/// Walks from organization to organization along `jobs_not_woken`.
+/// Walks from organization to organization along `jobs_not_woken`, at most `$3` of them.
 pub(crate) const NOT_WOKEN: &str = longest!(
     "
     WITH RECURSIVE places AS (
@@ -181,7 +181,7 @@ pub(crate) const NOT_WOKEN: &str = longest!(
             SELECT pipeline, organization, due_at FROM jobs
             WHERE state = 'ready' AND woken_at IS NULL AND (pipeline, organization) > (p.pipeline, p.organization)
             ORDER BY pipeline, organization, due_at, id LIMIT 1) next
-        WHERE p.hop < $1::bigint
+        WHERE p.hop < $3::bigint
     ), due AS MATERIALIZED (
         SELECT pipeline, organization FROM places WHERE due_at < now() - $2::float8 * interval '1 second' ORDER BY due_at
     ), found AS MATERIALIZED (

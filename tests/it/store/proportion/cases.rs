@@ -463,7 +463,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     empty("stuck::WAITING", "10001, '{0}', '{version}'", COUNT),
     case("stuck::HELD", "10001, -60", COUNT, 4),
-    case("stuck::NOT_WOKEN", "10001, -60", 2 * COUNT, 4),
+    case("stuck::NOT_WOKEN", "10001, -60, 1000", 2 * COUNT, 4),
     case(
         "stuck::NO_CONSUMERS",
         "10001, -60, '{dispatch,messaging}', '{dispatch,messaging}'",
