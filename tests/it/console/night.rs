@@ -24,14 +24,14 @@ pub(super) async fn signed_in(console: &ConsoleProcess, token: &str, page: &str)
     browser
 }
 
-/// Waits for a page by its path, or by the beginning of its path if that ends with a slash.
+/// Waits for a page by the beginning of its path. The page on which a person confirms an action has
+/// the path of the page after it as its beginning.
 pub(super) async fn arrived(browser: &Browser, path: &str) {
-    let is_there = if path.len() > 1 && path.ends_with('/') {
-        format!("startsWith('{path}')")
-    } else {
-        format!("valueOf() === '{path}'")
-    };
-    let there = format!("document.readyState === 'complete' && location.pathname.{is_there}");
+    let confirms = path.contains("/confirm/");
+    let there = format!(
+        "document.readyState === 'complete' && location.pathname.startsWith('{path}')
+            && location.pathname.includes('/confirm/') === {confirms}"
+    );
     browser.wait_until(&there, &json!(true), SOON).await;
 }
 
