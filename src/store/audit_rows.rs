@@ -147,24 +147,13 @@ impl Store {
                 }
                 None => query(&client, NEWEST, &bounds).await?,
             };
-            let is_all = looked(&found)? < window;
             let page = page(&found, window, limit)?;
             let is_full = i64::try_from(page.rows.len()) == Ok(limit);
-            let is_done = page.next.is_none() && window >= FIRST_WINDOW;
-            if is_full || is_all || is_done || window >= WINDOW {
+            if is_full || page.next.is_none() || window >= WINDOW {
                 return Ok(page);
             }
         }
     }
-}
-
-/// Returns the number of rows in the window.
-fn looked(found: &[Row]) -> Result<i64, StoreError> {
-    Ok(found
-        .first()
-        .map(|row| row.try_get("looked"))
-        .transpose()?
-        .unwrap_or_default())
 }
 
 /// Returns a page from rows, each with the end of the window. A window without a row of the page
@@ -176,19 +165,19 @@ fn page(found: &[Row], window: i64, limit: i64) -> Result<AuditPage, StoreError>
             next: None,
         });
     };
-    let last: Option<i64> = first.try_get("last")?;
+    let (last, looked): (Option<i64>, i64) = (first.try_get("last")?, first.try_get("looked")?);
     let is_empty = first.try_get::<_, Option<i64>>("id")?.is_none();
     let rows: Vec<AuditRow> = if is_empty {
         Vec::new()
     } else {
         found.iter().map(audit_row).collect::<Result<_, _>>()?
     };
-    // Ids are in the order of time: nothing below the window is recent enough.
-    let is_past: bool = first.try_get("is_past")?;
+    // Ids are nearly in the order of time: nothing below a window of this size is recent enough.
+    let is_past = window >= FIRST_WINDOW && first.try_get("is_past")?;
     let is_full = i64::try_from(rows.len()) == Ok(limit);
     let next = match rows.last() {
         Some(row) if is_full => Some(row.id),
-        _ if looked(found)? == window && !is_past => last,
+        _ if looked == window && !is_past => last,
         _ => None,
     };
     Ok(AuditPage { rows, next })

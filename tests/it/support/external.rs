@@ -3,7 +3,7 @@
 
 use dispatch_worker::store;
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 /// Tests run side by side, and some start several workers.
@@ -123,7 +123,7 @@ async fn a_login_without_the_rights_that_tests_need_is_named() {
     let run = super::servers::run().await;
     let world = super::TestWorld::new().await;
     let worker = run.worker_url(&world.database.url);
-    let why = check_postgres(secrecy::ExposeSecret::expose_secret(&worker)).await;
+    let why = check_postgres(worker.expose_secret()).await;
     assert!(why.is_err_and(|why| why.contains("expected a superuser")));
     let management = run
         .servers
